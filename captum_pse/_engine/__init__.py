@@ -1,0 +1,1 @@
+"""How perturbed inputs are evaluated; knows nothing of promotion or suppression."""

@@ -1,0 +1,263 @@
+"""What an adversarial perturbation promotes and suppresses, group by group."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from captum_pse import components
+from captum_pse._files import atomic_path
+from captum_pse.groups import Groups
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Component: TypeAlias = Literal["effect", "promotion", "suppression", "ratio", "type"]
+COMPONENTS: tuple[str, ...] = get_args(Component)
+TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
+
+_FORMAT = "captum_pse.PixelDecomposition/1"
+_FIELDS = ("target", "true_target", "promotion_change", "suppression_change")
+_SCORES = ("natural_scores", "adversarial_scores", "natural_class", "adversarial_class")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PixelDecomposition:
+    r"""Promotion and suppression of every group of features, for N pairs.
+
+    Made by :meth:`captum_pse.PromotionSuppression.decompose`. All scores are in the
+    model's units before the softmax. ``n`` is the number of groups; a group that an
+    example lacks has the change 0 there.
+
+    Attributes:
+        inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
+        groups (Groups): The groups, their ids and where they are.
+        target, true_target (Tensor): int64 ``(N, D)``, the labels ``t`` and ``t0``.
+        promotion_change (Tensor): ``(N, n)``, signed: ``Z(x')_t - Z(x'_i)_t``.
+        suppression_change (Tensor): ``(N, n)``, signed: ``Z(x'_i)_t0 - Z(x')_t0``.
+        natural_scores, adversarial_scores (Tensor): ``(N, 2)``, the scores of ``t`` and
+            ``t0``, in this order, on ``x0`` and on ``x'``.
+        natural_class, adversarial_class (Tensor): int64 ``(N,)``, what the model says.
+        eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
+        is_tuple (bool): Whether the inputs came as a tuple.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    groups: Groups
+    target: Tensor
+    true_target: Tensor
+    promotion_change: Tensor
+    suppression_change: Tensor
+    natural_scores: Tensor
+    adversarial_scores: Tensor
+    natural_class: Tensor
+    adversarial_class: Tensor
+    eps: float
+    threshold: float
+    is_tuple: bool
+
+    @property
+    def promotion(self) -> Tensor:
+        """What erasing a group takes from the attack label: ``(N, n)``, at least 0."""
+        return self.promotion_change.clamp(min=0)
+
+    @property
+    def suppression(self) -> Tensor:
+        """What erasing a group gives back to the true label: ``(N, n)``, at least 0."""
+        return self.suppression_change.clamp(min=0)
+
+    @property
+    def effect(self) -> Tensor:
+        """Promotion plus suppression, ``(N, n)``."""
+        return self.promotion + self.suppression
+
+    @property
+    def ratio(self) -> Tensor:
+        """``log2(max(promotion, eps) / max(suppression, eps))``, ``(N, n)``."""
+        return components.log_ratio(self.promotion, self.suppression, self.eps)
+
+    @property
+    def type(self) -> Tensor:
+        """-1 suppression-dominated, 0 balanced, 1 promotion-dominated, ``(N, n)``."""
+        return components.dominance(self.ratio, self.threshold)
+
+    @property
+    def inactive(self) -> Tensor:
+        """bool ``(N, n)``: neither effect is above ``eps``; such a group is balanced by
+        the formula, and counted apart."""
+        return components.is_inactive(self.promotion, self.suppression, self.eps)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """How many features each group has in each example, int64 ``(N, n)``."""
+        return self.groups.sizes(self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.promotion_change)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(x.shape)) for x in self.inputs)
+        n = len(self.groups)
+        return f"PixelDecomposition({len(self)} pair(s) {shapes}, {n} groups)"
+
+    def attribution(self, component: Component = "effect") -> Any:
+        """One component with the shape and dtype of the inputs.
+
+        Args:
+            component (str, optional): ``"effect"``, ``"promotion"``, ``"suppression"``,
+                ``"ratio"`` or ``"type"``. Default: ``"effect"``
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]*: As the inputs came. Every feature has the
+            value of its group, and 0 where it is in none.
+        """
+        check_component(component)
+        values = self.groups.spread(getattr(self, component), self.inputs)
+        return values if self.is_tuple else values[0]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each group of each example (groups that an example lacks are left
+        out), ready for ``csv.DictWriter`` or ``pandas.DataFrame``."""
+        columns = {
+            "features": self.sizes,
+            "promotion": self.promotion,
+            "suppression": self.suppression,
+            "effect": self.effect,
+            "ratio": self.ratio,
+            "type": self.type.long(),
+            "inactive": self.inactive,
+            "promotion_change": self.promotion_change,
+            "suppression_change": self.suppression_change,
+        }
+        values = {name: column.tolist() for name, column in columns.items()}
+        ids = self.groups.ids.tolist()
+        return [
+            {"example": i, "group": ids[g], **row, "type": TYPE_NAMES[row["type"]]}
+            for i in range(len(self))
+            for g, row in enumerate(
+                dict(zip(values, cells, strict=True))
+                for cells in zip(*(v[i] for v in values.values()), strict=True)
+            )
+            if row["features"] > 0
+        ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One record for each example: labels, what the model says, how far the scores
+        moved, the sums over groups and how many groups are of each type."""
+        active = ~self.inactive & (self.sizes > 0)
+        columns: dict[str, Tensor] = {
+            "true_label": _plain(self.true_target),
+            "attack_label": _plain(self.target),
+            "natural_prediction": self.natural_class,
+            "adversarial_prediction": self.adversarial_class,
+            "natural_agrees": self.natural_class == self.true_target[:, 0],
+            "attack_holds": self.adversarial_class == self.target[:, 0],
+            "attack_score_gain": (self.adversarial_scores - self.natural_scores)[:, 0],
+            "true_score_loss": (self.natural_scores - self.adversarial_scores)[:, 1],
+            "promotion": self.promotion.sum(1),
+            "suppression": self.suppression.sum(1),
+            "groups": (self.sizes > 0).sum(1),
+            "inactive": (self.inactive & (self.sizes > 0)).sum(1),
+        }
+        for value, name in TYPE_NAMES.items():
+            dominated = "balanced" if value == 0 else f"{name}_dominated"
+            columns[dominated] = (active & (self.type == value)).sum(1)
+        lists = [column.tolist() for column in columns.values()]
+        return [
+            {"example": i, **dict(zip(columns, row, strict=True))}
+            for i, row in enumerate(zip(*lists, strict=True))
+        ]
+
+    def plot(self, example: int = 0, **options: Any) -> Figure:
+        """The figure of one example; see :func:`captum_pse.visualization.plot_pair` for
+        images and :func:`captum_pse.visualization.plot_groups` for anything else."""
+        from captum_pse import visualization
+
+        is_image = len(self.inputs) == 1 and self.inputs[0].dim() == 4
+        draw = visualization.plot_pair if is_image else visualization.plot_groups
+        return draw(self, example, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one safetensors file, whole or not at all.
+
+        The file's metadata hold the versions and settings as JSON.
+        """
+        import captum
+        from safetensors.torch import save_file
+
+        import captum_pse
+
+        tensors = {name: getattr(self, name) for name in _FIELDS + _SCORES}
+        tensors["groups.ids"] = self.groups.ids
+        for name in ("inputs", "baselines"):
+            for i, x in enumerate(getattr(self, name)):
+                tensors[f"{name}.{i}"] = x
+        for i, x in enumerate(self.groups.index):
+            tensors[f"groups.index.{i}"] = x
+        manifest = {
+            "format": _FORMAT,
+            "captum_pse": captum_pse.__version__,
+            "captum": captum.__version__,
+            "torch": str(torch.__version__),
+            "eps": self.eps,
+            "threshold": self.threshold,
+            "is_tuple": self.is_tuple,
+        }
+        # Tensors that share memory cannot be written: clone() gives each its own.
+        whole = {name: x.detach().clone().contiguous() for name, x in tensors.items()}
+        with atomic_path(path) as partial:
+            save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PixelDecomposition:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not a file of :meth:`save`, or of a later format.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"path: {path} is not a safetensors file ({error})"
+            ) from error
+        if manifest.get("format") != _FORMAT:
+            raise ValueError(
+                f"path: {path} has format {manifest.get('format')!r}, want {_FORMAT!r}"
+            )
+
+        def numbered(prefix: str) -> tuple[Tensor, ...]:
+            n = sum(name.startswith(f"{prefix}.") for name in tensors)
+            return tuple(tensors[f"{prefix}.{i}"] for i in range(n))
+
+        return cls(
+            inputs=numbered("inputs"),
+            baselines=numbered("baselines"),
+            groups=Groups(tensors["groups.ids"], numbered("groups.index")),
+            **{name: tensors[name] for name in _FIELDS + _SCORES},
+            **{name: manifest[name] for name in ("eps", "threshold", "is_tuple")},
+        )
+
+
+def _plain(index: Tensor) -> Tensor:
+    """Class numbers ``(N,)`` where an index is nothing more."""
+    return index[:, 0] if index.shape[1] == 1 else index
+
+
+def check_component(component: str) -> None:
+    if component not in COMPONENTS:
+        raise ValueError(
+            f"component: got {component!r}, want one of {', '.join(COMPONENTS)}"
+        )

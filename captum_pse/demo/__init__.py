@@ -1,0 +1,19 @@
+"""The embedded default: drawn scenes, a small model trained on them, and pairs.
+
+Nothing is downloaded; everything is deterministic.
+"""
+
+from captum_pse.demo.attack import make_pairs
+from captum_pse.demo.model import DemoNet, load_model
+from captum_pse.demo.scenes import CLASSES, CONCEPTS, Scene, Scenes, draw_scene
+
+__all__ = [
+    "CLASSES",
+    "CONCEPTS",
+    "DemoNet",
+    "Scene",
+    "Scenes",
+    "draw_scene",
+    "load_model",
+    "make_pairs",
+]

@@ -1,0 +1,58 @@
+"""The demo model: a small all-convolutional classifier of the drawn scenes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from importlib import resources
+
+from torch import Tensor, nn
+
+from captum_pse.demo.scenes import CLASSES
+
+WEIGHTS = "weights.safetensors"
+
+
+class DemoNet(nn.Module):
+    """Five 3 x 3 convolutions, a global average pool and one linear head.
+
+    Maps RGB images in [0, 1], shape ``(N, 3, H, W)`` (trained at 64 x 64), to logits of
+    shape ``(N, 12)`` in the order of :data:`captum_pse.demo.CLASSES`. The layers to
+    look into are ``features.conv1`` to ``features.conv5``; each ends in a ReLU that is
+    not in-place.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 96, 96)) -> None:
+        super().__init__()
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        for i, (before, width) in enumerate(zip((3, *widths), widths), start=1):  # noqa: B905
+            blocks[f"conv{i}"] = nn.Sequential(
+                nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            )
+            if i <= 3:
+                blocks[f"pool{i}"] = nn.MaxPool2d(2)
+        self.features = nn.Sequential(blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(widths[-1], len(CLASSES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(images)).flatten(1))
+
+
+def load_model() -> DemoNet:
+    """The trained demo model in evaluation mode, from the weights in the package.
+
+    Examples::
+
+        >>> from captum_pse.demo import Scenes
+        >>> model = load_model()
+        >>> model(Scenes(2).batch()[0]).argmax(1).tolist()
+        [0, 1]
+    """
+    from safetensors.torch import load
+
+    model = DemoNet()
+    weights = resources.files("captum_pse.demo").joinpath(WEIGHTS).read_bytes()
+    model.load_state_dict(load(weights))
+    return model.eval()

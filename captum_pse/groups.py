@@ -1,0 +1,271 @@
+"""Groups of features: makers of Captum feature masks, and the groups a mask defines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: How many cells :func:`default_feature_mask` lays along an image's longer side.
+DEFAULT_CELLS = 14
+
+
+def _per_axis(name: str, value: int | Sequence[int], n_axes: int) -> tuple[int, ...]:
+    values = (value,) * n_axes if isinstance(value, int) else tuple(value)
+    if len(values) != n_axes or any(
+        isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values
+    ):
+        raise ValueError(
+            f"{name}: got {value!r}, want a positive int or one for each of the "
+            f"{n_axes} axes"
+        )
+    return values
+
+
+def grid_mask(
+    size: Sequence[int],
+    *,
+    cell: int | Sequence[int] | None = None,
+    count: int | Sequence[int] | None = None,
+) -> Tensor:
+    """A feature mask of rectangular cells, shared by all examples and channels.
+
+    Args:
+        size (sequence of int): The spatial size, ``(H, W)`` for images, in pixels.
+        cell (int or sequence of int, optional): Side of a cell in pixels; the last
+            cells of an axis are smaller where it does not divide the size. Default:
+            None
+        count (int or sequence of int, optional): Number of cells along each axis, of
+            sides that differ by one pixel at most. Exactly one of ``cell`` and
+            ``count`` is wanted. Default: None
+
+    Returns:
+        *Tensor*: int64, shape ``(1, 1, *size)``, ids 0, 1, ... in reading order.
+
+    Raises:
+        ValueError: A size, cell or count that is not positive; more cells than pixels;
+            both or neither of ``cell`` and ``count``.
+
+    Examples::
+
+        >>> grid_mask((2, 4), cell=2)
+        tensor([[[[0, 0, 1, 1],
+                  [0, 0, 1, 1]]]])
+    """
+    sizes = _per_axis("size", size, len(tuple(size)))
+    if (cell is None) == (count is None):
+        raise ValueError(
+            f"cell and count: got cell={cell!r} and count={count!r}, want exactly one"
+        )
+    if cell is not None:
+        sides = _per_axis("cell", cell, len(sizes))
+        axes = [torch.arange(n) // side for n, side in zip(sizes, sides, strict=True)]
+    else:
+        assert count is not None
+        counts = _per_axis("count", count, len(sizes))
+        if any(k > n for k, n in zip(counts, sizes, strict=True)):
+            raise ValueError(f"count: got {count!r}, want no more than size {sizes}")
+        axes = [torch.arange(n) * k // n for n, k in zip(sizes, counts, strict=True)]
+    mask = torch.zeros((), dtype=torch.int64)
+    for axis in axes:
+        mask = mask.unsqueeze(-1) * (axis[-1] + 1) + axis
+    return mask[None, None]
+
+
+def channel_mask(inputs: Tensor) -> Tensor:
+    """A feature mask with one group for each channel of ``inputs`` (N, C, ...).
+
+    Returns:
+        *Tensor*: int64, shape ``(1, C, 1, ...)``, on the device of ``inputs``.
+
+    Examples::
+
+        >>> channel_mask(torch.zeros(8, 3, 32, 32)).flatten()
+        tensor([0, 1, 2])
+    """
+    if inputs.dim() < 2:
+        raise ValueError(
+            f"inputs: got shape {tuple(inputs.shape)}, want (N, C, ...) with channels"
+        )
+    ids = torch.arange(inputs.shape[1], device=inputs.device)
+    return ids.reshape(1, -1, *(1,) * (inputs.dim() - 2))
+
+
+def superpixel_mask(
+    images: Tensor, n_segments: int = 200, compactness: float = 10.0
+) -> Tensor:
+    """A feature mask of superpixels (SLIC), one for each image.
+
+    Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods",
+    PAMI 2012, as ``skimage.segmentation.slic`` computes it. Pass the natural images, so
+    that the groups are regions of what the attack started from.
+
+    Args:
+        images (Tensor): Shape ``(N, C, H, W)`` with values in [0, 1]; three channels
+            are taken as RGB.
+        n_segments (int, optional): About how many groups an image gets. Default: 200
+        compactness (float, optional): Weight of nearness against likeness of colour;
+            larger is squarer. Default: 10.0
+
+    Returns:
+        *Tensor*: int64, shape ``(N, 1, H, W)``, on the device of ``images``; ids start
+        at 0 in each image.
+
+    Raises:
+        ImportError: scikit-image is not installed (extra ``superpixels``).
+        ValueError: ``images`` is not a batch of images.
+    """
+    try:
+        from skimage.segmentation import slic
+    except ImportError as error:
+        raise ImportError(
+            "superpixel_mask needs scikit-image: pip install 'captum-pse[superpixels]'"
+        ) from error
+    if images.dim() != 4:
+        raise ValueError(f"images: got shape {tuple(images.shape)}, want (N, C, H, W)")
+    masks = [
+        torch.from_numpy(
+            slic(
+                image.detach().movedim(0, -1).float().cpu().numpy(),
+                n_segments=n_segments,
+                compactness=compactness,
+                start_label=0,
+                channel_axis=-1,
+            )
+        )
+        for image in images
+    ]
+    return torch.stack(masks).unsqueeze(1).to(images.device, torch.int64)
+
+
+def default_feature_mask(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The groups used where no feature mask is given.
+
+    Images and volumes ``(N, C, H, W, ...)`` get a grid shared by the channels, with
+    square cells a 14th of the longer side wide (16 px at 224 px, 2 px at 32 px, at
+    least 1 px). Any other input ``(N, F)`` or ``(N, T, F)`` gets one group for each
+    feature. No group is shared between two inputs.
+    """
+    masks, offset = [], 0
+    for x in inputs:
+        if x.dim() >= 4:
+            cell = max(1, round(max(x.shape[2:]) / DEFAULT_CELLS))
+            mask = grid_mask(x.shape[2:], cell=cell)
+        else:
+            mask = torch.arange(x[0].numel()).reshape(1, *x.shape[1:])
+        masks.append(mask.to(x.device) + offset)
+        offset += int(mask.max()) + 1
+    return tuple(masks)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups that a tuple of feature masks defines, numbered without gaps.
+
+    Attributes:
+        ids (Tensor): int64 ``(n_groups,)``: the caller's id of each group, ascending.
+        index (tuple[Tensor, ...]): One int64 tensor for each input, with as many
+            dimensions as the input and broadcastable to it: the number of the group
+            that a feature is in, 0 to ``n_groups - 1``, or -1 for none.
+    """
+
+    ids: Tensor
+    index: tuple[Tensor, ...]
+
+    @classmethod
+    def of(
+        cls,
+        feature_mask: Tensor | tuple[Tensor, ...] | None,
+        inputs: tuple[Tensor, ...],
+    ) -> Groups:
+        """The groups of Captum's ``feature_mask`` on ``inputs``.
+
+        Features with the same id are in one group, also across inputs. A negative id
+        puts a feature in no group.
+
+        Raises:
+            TypeError: A mask is not a tensor of integers.
+            ValueError: A mask for each input is wanted; a mask does not broadcast to
+                its input; no feature is in any group.
+        """
+        if feature_mask is None:
+            feature_mask = default_feature_mask(inputs)
+        masks = feature_mask if isinstance(feature_mask, tuple) else (feature_mask,)
+        if len(masks) != len(inputs):
+            raise ValueError(
+                f"feature_mask: got {len(masks)} mask(s), want one for each of the "
+                f"{len(inputs)} inputs"
+            )
+        masks = tuple(_checked(mask, x) for mask, x in zip(masks, inputs, strict=True))
+        ids = torch.unique(torch.cat([mask.flatten() for mask in masks]))
+        ids = ids[ids >= 0]
+        if len(ids) == 0:
+            raise ValueError(
+                "feature_mask: got only negative ids, which put every feature in no "
+                "group; want at least one id of 0 or more"
+            )
+        index = tuple(
+            torch.where(mask < 0, -1, torch.searchsorted(ids, mask)) for mask in masks
+        )
+        return cls(ids, index)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sizes(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """How many features each group has in each example, int64 ``(N, n_groups)``."""
+        n = len(inputs[0])
+        counts = self.ids.new_zeros(n, len(self) + 1)
+        for index, x in zip(self.index, inputs, strict=True):
+            slots = self._slots(index, n)
+            repeats = x[0].numel() // index[0].numel()
+            counts.scatter_add_(1, slots, torch.full_like(slots, repeats))
+        return counts[:, : len(self)]
+
+    def spread(self, values: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gives every feature the value of its group.
+
+        Args:
+            values (Tensor): Shape ``(N, n_groups)``.
+            inputs (tuple[Tensor, ...]): For the shapes and dtypes wanted.
+
+        Returns:
+            *tuple[Tensor, ...]*: Of the inputs' shapes and dtypes; 0 in no group.
+        """
+        padded = torch.nn.functional.pad(values, (0, 1))
+        return tuple(
+            padded.gather(1, self._slots(index, len(x)))
+            .reshape(len(x), *index.shape[1:])
+            .to(x.dtype)
+            .expand(x.shape)
+            .contiguous()
+            for index, x in zip(self.index, inputs, strict=True)
+        )
+
+    def _slots(self, index: Tensor, n: int) -> Tensor:
+        """``index``, flat, for n examples; no group is the slot past the last."""
+        flat = index.flatten(1)
+        return torch.where(flat < 0, len(self), flat).expand(n, -1)
+
+
+def _checked(mask: Tensor, x: Tensor) -> Tensor:
+    """The mask as int64 on the input's device, with as many dimensions as the input."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(
+            f"feature_mask: got {type(mask).__name__}, want a tensor of integers"
+        )
+    if mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool:
+        raise TypeError(f"feature_mask: got {mask.dtype}, want a tensor of integers")
+    mask = mask.detach().to(x.device, torch.int64).contiguous()
+    mask = mask.reshape((1,) * (x.dim() - mask.dim()) + tuple(mask.shape))
+    fits = mask.dim() == x.dim() and all(
+        m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"feature_mask: got shape {tuple(mask.shape)}, want one that broadcasts to "
+            f"the input's {tuple(x.shape)}"
+        )
+    return mask

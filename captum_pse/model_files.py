@@ -1,0 +1,154 @@
+"""Models by name: torchvision's, or anybody's from an importable callable."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model of images in [0, 1], in evaluation mode, and the names of its classes."""
+
+    forward_func: nn.Module
+    class_names: tuple[str, ...] | None
+
+
+def load_model(
+    name: str,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> LoadedModel:
+    """Builds a model, loads its weights and folds its normalisation in.
+
+    Args:
+        name (str): A name of torchvision's models, or ``package.module:callable``,
+            which is called without arguments and returns the model.
+        weights (str, optional): A ``.safetensors`` or ``.pt`` file with a state dict,
+            or ``"DEFAULT"`` for torchvision's own. May be None for a callable only.
+            Default: None
+        mean, std (sequence of float, optional): Of each channel, for pixels in [0, 1].
+            None takes them from torchvision's weights of that name, and normalises
+            nothing for a callable. Default: None
+
+    Raises:
+        FileNotFoundError: There is no such weights file.
+        ValueError: The name is unknown, the weights cannot be read or do not fit,
+            ``mean`` and ``std`` are not both given or not as long as each other.
+    """
+    if (mean is None) != (std is None) or (mean and std and len(mean) != len(std)):
+        raise ValueError(
+            f"mean and std: got {mean} and {std}, want both, of one length"
+        )
+    if std is not None and any(not s > 0 for s in std):
+        raise ValueError(f"std: got {std}, want positive numbers")
+    class_names = None
+    if ":" in name:
+        model = _call(name)
+        if weights == "DEFAULT":
+            raise ValueError(
+                "weights: got DEFAULT, which only torchvision's models have"
+            )
+    else:
+        if weights is None:
+            raise ValueError(
+                f"weights: got None for torchvision's {name}, want a file or DEFAULT"
+            )
+        model, preset = _torchvision(name, weights)
+        class_names = preset.meta.get("categories") if preset else None
+        transforms: Any = preset.transforms() if preset else None
+        if mean is None and hasattr(transforms, "mean"):
+            mean, std = transforms.mean, transforms.std
+    if weights is not None and weights != "DEFAULT":
+        _load_state(model, name, _read_state(Path(weights)))
+    if mean is not None and std is not None:
+        from torchvision.transforms.v2 import Normalize
+
+        normalize = Normalize(list(mean), list(std))
+        model = nn.Sequential(OrderedDict(normalize=normalize, model=model))
+    return LoadedModel(model.eval(), tuple(class_names) if class_names else None)
+
+
+def _call(name: str) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    try:
+        model = getattr(importlib.import_module(module_name), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"model: {name} cannot be imported and called ({error})"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model: {name} returned {type(model).__name__}, want a torch.nn.Module"
+        )
+    return model
+
+
+def _torchvision(name: str, weights: str) -> tuple[nn.Module, Any]:
+    """The model, and torchvision's own weights of it (not loaded unless DEFAULT)."""
+    from torchvision import models
+
+    known = models.list_models()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(
+            f"model: got {name!r}, want a name of torchvision's models or "
+            f"package.module:callable{hint}"
+        )
+    preset = getattr(models.get_model_weights(name), "DEFAULT", None)
+    if weights != "DEFAULT":
+        return models.get_model(name, weights=None), preset
+    if preset is None:
+        raise ValueError(f"weights: torchvision has none for {name}, want a file")
+    try:
+        return models.get_model(name, weights=preset), preset
+    except OSError as error:
+        raise ValueError(
+            f"weights: torchvision's for {name} could not be fetched ({error}); want a "
+            "network, or a file"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise whatever the bytes provoke
+        reason = (
+            str(error).strip().splitlines()[0] if str(error).strip() else type(error)
+        )
+        raise ValueError(
+            f"weights: {path} is not a whole state dict ({reason})"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(
+        isinstance(v, Tensor) for v in state.values()
+    ):
+        raise ValueError(f"weights: {path} holds no state dict, want tensors by name")
+    return state
+
+
+def _load_state(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ValueError(
+            f"weights: they do not fit {name}: {' '.join(reasons)[:400]}"
+        ) from error

@@ -1,0 +1,294 @@
+"""The adversarial pair: a natural input, its adversarial twin, and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from captum._utils.common import _format_additional_forward_args
+from torch import Tensor
+
+from captum_pse._forward import ForwardFunc, require_eval_batch_norm, run_forward
+from captum_pse.labels import (
+    Label,
+    check_differ,
+    check_index,
+    label_index,
+    predicted_class,
+    predicted_index,
+)
+
+Tensors = TypeVar("Tensors", Tensor, tuple[Tensor, ...])
+
+
+def _as_tuple(name: str, value: Any) -> tuple[Tensor, ...]:
+    tensors = value if isinstance(value, tuple) else (value,)
+    if not tensors or not all(isinstance(x, Tensor) for x in tensors):
+        kinds = ", ".join(type(x).__name__ for x in tensors) or "an empty tuple"
+        raise TypeError(f"{name}: got {kinds}, want a tensor or a tuple of tensors")
+    return tensors
+
+
+def _check_values(name: str, x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name}: got {x.dtype}, want floating-point values; turn integer images "
+            "into floats, e.g. images / 255"
+        )
+    if x.dim() < 2 or len(x) == 0:
+        raise ValueError(
+            f"{name}: got shape {tuple(x.shape)}, want (N, ...) with a batch dimension "
+            "and at least one example"
+        )
+    if not (finite := x.isfinite()).all():
+        bad = int((~finite).sum())
+        raise ValueError(
+            f"{name}: got {bad} NaN or infinite value(s), want finite ones"
+        )
+
+
+def check_tensors(
+    adversarial: Any,
+    natural: Any,
+    names: tuple[str, str] = ("adversarial", "natural"),
+    *,
+    share_natural: bool = False,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Both sides of a pair as tuples of tensors that belong together.
+
+    Args:
+        adversarial, natural (Tensor or tuple[Tensor, ...]): The pair.
+        names (tuple[str, str], optional): What messages call the two.
+        share_natural (bool, optional): Whether one natural example may stand against
+            many adversarial ones. Default: False
+
+    Raises:
+        TypeError: Not tensors, or not of floating-point numbers.
+        ValueError: Different shapes, dtypes, devices or numbers of inputs; no examples;
+            NaN or infinite values.
+    """
+    name, other = names
+    xs, x0s = _as_tuple(name, adversarial), _as_tuple(other, natural)
+    if len(xs) != len(x0s):
+        raise ValueError(f"{other}: got {len(x0s)} input(s), want {len(xs)} as {name}")
+    for i, (x, x0) in enumerate(zip(xs, x0s, strict=True)):
+        at = f"[{i}]" if len(xs) > 1 else ""
+        _check_values(f"{name}{at}", x)
+        _check_values(f"{other}{at}", x0)
+        if x0.shape != x.shape and not (share_natural and x0.shape == x[:1].shape):
+            raise ValueError(
+                f"{other}{at}: got shape {tuple(x0.shape)}, want {tuple(x.shape)} as "
+                f"{name}{at}"
+            )
+        for what in ("dtype", "device"):
+            if getattr(x, what) != getattr(x0, what):
+                raise ValueError(
+                    f"{other}{at}: got {what} {getattr(x0, what)}, want "
+                    f"{getattr(x, what)} as {name}{at}"
+                )
+        if len(x) != len(xs[0]):
+            raise ValueError(
+                f"{name}{at}: got {len(x)} examples, want {len(xs[0])} as {name}[0]"
+            )
+    return xs, x0s
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdversarialPair:
+    r"""N natural inputs ``x0`` with N adversarial inputs ``x' = x0 + delta``, checked.
+
+    It unpacks into the arguments that all classes of the package share::
+
+        PromotionSuppression(model).attribute(*pair)
+        # the same as attribute(x_adv, x_nat, attack_label, true_label)
+
+    and the first three of them are those of Captum's own methods:
+    ``inputs, baselines, target, _ = pair``.
+
+    Args:
+        natural (Tensor or tuple[Tensor, ...]): ``x0``, shape ``(N, ...)``, floating
+            point.
+        adversarial (Tensor or tuple[Tensor, ...]): ``x'``, of the same shapes, dtypes
+            and devices.
+        true_label (int, tuple, list or Tensor): ``t0``, in any of Captum's target
+            formats.
+        attack_label (int, tuple, list or Tensor): ``t``, likewise; differs from ``t0``
+            in every example.
+        names (sequence of str, optional): What tables and figures call the examples.
+            Default: ``"0"``, ``"1"``, ...
+
+    Raises:
+        TypeError: Inputs that are not floating-point tensors, labels that are not
+            integers.
+        ValueError: Shapes, dtypes, devices or lengths that do not match; NaN or
+            infinite values; labels that are negative or equal.
+
+    Examples::
+
+        >>> natural = torch.rand(2, 3, 8, 8)
+        >>> pair = AdversarialPair(natural, natural + 0.01, true_label=3,
+        attack_label=[0, 1]) >>> pair
+        AdversarialPair(2 x (3, 8, 8), torch.float32, 3 -> 0, 3 -> 1)
+    """
+
+    natural: Tensor | tuple[Tensor, ...]
+    adversarial: Tensor | tuple[Tensor, ...]
+    true_label: Label
+    attack_label: Label
+    names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        xs, _ = check_tensors(self.adversarial, self.natural)
+        if isinstance(self.adversarial, tuple) != isinstance(self.natural, tuple):
+            raise ValueError(
+                "natural and adversarial: got one tuple, want both or none"
+            )
+        n = len(xs[0])
+        indices = {}
+        for name in ("true_label", "attack_label"):
+            index = label_index(name, getattr(self, name), n).to(xs[0].device)
+            if (index < 0).any():
+                raise ValueError(f"{name}: got {int(index.min())}, want 0 or more")
+            indices[name] = index
+            label = (
+                index[:, 0] if index.shape[1] == 1 else [*map(tuple, index.tolist())]
+            )
+            object.__setattr__(self, name, label)
+        true, attack = indices["true_label"], indices["attack_label"]
+        if true.shape != attack.shape:
+            raise ValueError(
+                f"attack_label: got indices of {attack.shape[1]} integer(s), want "
+                f"{true.shape[1]} as true_label"
+            )
+        check_differ(attack, true)
+        names = tuple(self.names) or tuple(map(str, range(n)))
+        if len(names) != n:
+            raise ValueError(
+                f"names: got {len(names)}, want one for each of {n} examples"
+            )
+        object.__setattr__(self, "names", names)
+
+    @classmethod
+    @torch.no_grad()
+    def from_predictions(
+        cls,
+        forward_func: ForwardFunc,
+        natural: Tensor | tuple[Tensor, ...],
+        adversarial: Tensor | tuple[Tensor, ...],
+        additional_forward_args: Any = None,
+        names: Sequence[str] = (),
+    ) -> AdversarialPair:
+        """The pair with the labels that the model gives to its two sides.
+
+        Raises:
+            ValueError: The model gives both sides of an example the same label.
+        """
+        xs, x0s = check_tensors(adversarial, natural)
+        args = _format_additional_forward_args(additional_forward_args) or ()
+        require_eval_batch_norm(forward_func)
+        attack, true = (
+            predicted_index("attack_label", run_forward(forward_func, side, args))
+            for side in (xs, x0s)
+        )
+        check_differ(attack, true, reason=": the attack did not change the prediction")
+        return cls(natural, adversarial, true[:, 0], attack[:, 0], names)
+
+    def __len__(self) -> int:
+        return len(_as_tuple("natural", self.natural)[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(
+            (self.adversarial, self.natural, self.attack_label, self.true_label)
+        )
+
+    def __repr__(self) -> str:
+        first = _as_tuple("natural", self.natural)
+        shapes = ", ".join(str(tuple(x.shape[1:])) for x in first)
+        true, attack = (
+            label.tolist() if isinstance(label, Tensor) else label
+            for label in (self.true_label, self.attack_label)
+        )
+        moves = [f"{a} -> {b}" for a, b in zip(true, attack, strict=True)]  # type: ignore[arg-type]
+        more = ", ..." if len(moves) > 3 else ""
+        return (
+            f"AdversarialPair({len(self)} x {shapes}, {first[0].dtype}, "
+            f"{', '.join(moves[:3])}{more})"
+        )
+
+    def select(self, examples: int | slice | Sequence[int]) -> AdversarialPair:
+        """The pair of some of the examples, in the order given.
+
+        Examples::
+
+            >>> x = torch.rand(4, 3)
+            >>> len(AdversarialPair(x, x + 1, 0, 1).select(slice(0, 2)))
+            2
+        """
+        n = len(self)
+        if isinstance(examples, slice):
+            rows = list(range(n))[examples]
+        else:
+            rows = [examples] if isinstance(examples, int) else list(examples)
+        if any(not -n <= row < n for row in rows):
+            raise IndexError(f"examples: got {examples!r}, want numbers below {n}")
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(pick(x) for x in value)
+            if isinstance(value, list):
+                return [value[row] for row in rows]
+            return value[rows]
+
+        return AdversarialPair(
+            natural=pick(self.natural),
+            adversarial=pick(self.adversarial),
+            true_label=pick(self.true_label),
+            attack_label=pick(self.attack_label),
+            names=[self.names[row] for row in rows],
+        )
+
+    def to(self, device: str | torch.device) -> AdversarialPair:
+        """The same pair on another device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(move(x) for x in value)
+            return value.to(device) if isinstance(value, Tensor) else value
+
+        return AdversarialPair(
+            move(self.natural),
+            move(self.adversarial),
+            move(self.true_label),
+            move(self.attack_label),
+            self.names,
+        )
+
+    @torch.no_grad()
+    def verify(
+        self, forward_func: ForwardFunc, additional_forward_args: Any = None
+    ) -> None:
+        """Checks that the model says ``t0`` on the natural side and ``t`` on the other.
+
+        Raises:
+            ValueError: It says something else on some example, or a label is not one of
+                the model's classes.
+        """
+        args = _format_additional_forward_args(additional_forward_args) or ()
+        require_eval_batch_norm(forward_func)
+        for side, name in (("natural", "true_label"), ("adversarial", "attack_label")):
+            inputs = _as_tuple(side, getattr(self, side))
+            scores = run_forward(forward_func, inputs, args)
+            index = check_index(
+                name, label_index(name, getattr(self, name), len(self)), scores
+            )
+            said = predicted_class(scores, index)
+            wrong = (said != index[:, 0]).nonzero().flatten().tolist()
+            if wrong:
+                row = wrong[0]
+                raise ValueError(
+                    f"{name}: the model says otherwise on {len(wrong)} of {len(self)} "
+                    f"{side} inputs; the first is {self.names[row]!r}, where it says "
+                    f"{int(said[row])}, not {int(index[row, 0])}"
+                )

@@ -1,0 +1,299 @@
+"""Which groups of features an adversarial perturbation works through."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from captum._utils.common import (
+    _expand_additional_forward_args,
+    _format_additional_forward_args,
+)
+from captum.attr import PerturbationAttribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_pse import components
+from captum_pse._engine.dense import ablated_scores
+from captum_pse._forward import ForwardFunc, require_eval_batch_norm, run_forward
+from captum_pse.decomposition import Component, PixelDecomposition, check_component
+from captum_pse.groups import Groups
+from captum_pse.labels import (
+    Label,
+    check_differ,
+    check_index,
+    label_index,
+    predicted_class,
+    predicted_index,
+    select_scores,
+)
+from captum_pse.pair import Tensors, check_tensors
+
+
+class PredictionWarning(UserWarning):
+    """The model does not say what the labels of a pair say."""
+
+
+class PromotionSuppression(PerturbationAttribution):
+    r"""Promotion and suppression of groups of features by an adversarial perturbation.
+
+    ``x' = x0 + delta`` is an adversarial input that moves the model's prediction from
+    the true label ``t0`` to the attack label ``t``. Let ``x'_i`` be ``x'`` with delta
+    erased on group ``G_i`` (``x0`` pasted there), and ``Z(x)_c`` the model's score of
+    class ``c`` before the softmax. Then
+
+    .. math::
+        p_i = \max(Z(x')_t - Z(x'_i)_t, 0), \qquad
+        s_i = \max(Z(x'_i)_{t_0} - Z(x')_{t_0}, 0)
+
+    are what the group promotes of ``t`` and what it suppresses of ``t0``. Its effect is
+    ``p_i + s_i``, its ratio ``r_i = log2(max(p_i, eps) / max(s_i, eps))``, and it is
+    suppression-dominated where ``r_i < -threshold``, promotion-dominated where
+    ``r_i > threshold`` and balanced between.
+
+    Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057.
+
+    Args:
+        forward_func (Callable): The model, or any function that returns the scores of
+            its classes, shape ``(N, C)``, or ``(N, C, ...)`` for dense predictions. It
+            is used as it is: put a model into evaluation mode first.
+        eps (float, optional): The smallest effect that counts, in score units.
+            Default: 1e-3
+        threshold (float, optional): Beyond how many octaves a ratio is dominated; 1
+            means that one effect is more than twice the other. Default: 1.0
+
+    Raises:
+        ValueError: ``eps`` is not positive, or ``threshold`` negative.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = PromotionSuppression(load_model())
+        >>> pair = make_pairs(2)
+        >>> method.attribute(*pair, component="promotion").shape
+        torch.Size([2, 3, 64, 64])
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        *,
+        eps: float = components.EPS,
+        threshold: float = components.DOMINANCE,
+    ) -> None:
+        super().__init__(forward_func)
+        if not eps > 0:
+            raise ValueError(f"eps: got {eps}, want a positive number")
+        if not threshold >= 0:
+            raise ValueError(f"threshold: got {threshold}, want 0 or more")
+        self.eps = eps
+        self.threshold = threshold
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return True
+
+    def get_name(self) -> str:
+        return "PromotionSuppression"
+
+    @log_usage()
+    @torch.no_grad()
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        component: Component = "effect",
+        additional_forward_args: Any = None,
+        feature_mask: Tensor | tuple[Tensor, ...] | None = None,
+        perturbations_per_eval: int = 1,
+        show_progress: bool = False,
+    ) -> Tensors:
+        r"""One component of the perturbation's effect, with the shape of the inputs.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
+                ``(N, ...)``, floating point.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
+                shape, dtype and device; or one natural example, ``(1, ...)``, for all.
+            target (int, tuple, list or Tensor, optional): The attack label ``t`` in any
+                of Captum's target formats. None means what the model predicts on
+                ``inputs``. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise; None means what the model predicts on ``baselines``. Labels
+                for n examples are repeated for a batch of ``k n``, as ``NoiseTunnel``
+                makes it. Default: None
+            component (str, optional): ``"effect"``, ``"promotion"``, ``"suppression"``
+                (in score units, at least 0), ``"ratio"`` (in octaves) or ``"type"`` (-1
+                suppression-dominated, 0 balanced, 1 promotion-dominated).
+                Default: ``"effect"``
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after
+                the inputs, as everywhere in Captum. Default: None
+            feature_mask (Tensor or tuple[Tensor, ...], optional): The groups: integer
+                ids that broadcast to the inputs, shared by the examples ``(1, ...)`` or
+                one mask for each ``(N, ...)``. The same id in two inputs is one group;
+                a negative id is no group. None means
+                :func:`captum_pse.default_feature_mask`: for images a grid of cells a
+                14th of the longer side wide, else single features. Default: None
+            perturbations_per_eval (int, optional): How many groups one pass of the
+                model evaluates; it holds ``N * perturbations_per_eval`` examples.
+                Default: 1
+            show_progress (bool, optional): Whether to show a progress bar. Default:
+                False
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
+                Of the inputs' shape and dtype. Every feature has the value of its
+                group.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit; the message names it, says
+                what it was and what is wanted.
+
+        Warns:
+            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
+                ``baselines``.
+        """
+        check_component(component)
+        result = self.decompose(
+            inputs,
+            baselines,
+            target,
+            true_target,
+            additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
+            perturbations_per_eval=perturbations_per_eval,
+            show_progress=show_progress,
+        )
+        attributions: Tensors = result.attribution(component)
+        return attributions
+
+    @torch.no_grad()
+    def decompose(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        additional_forward_args: Any = None,
+        feature_mask: Tensor | tuple[Tensor, ...] | None = None,
+        perturbations_per_eval: int = 1,
+        show_progress: bool = False,
+    ) -> PixelDecomposition:
+        """All components at once, with the signed changes and the group table.
+
+        Args and Raises: as :meth:`attribute`.
+
+        Returns:
+            *PixelDecomposition*: With ``.summary()``, ``.table()``, ``.plot()`` and
+            ``.save()``.
+
+        Examples::
+
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> result = PromotionSuppression(load_model()).decompose(*make_pairs(2))
+            >>> result
+            PixelDecomposition(2 pair(s) (2, 3, 64, 64), 169 groups)
+            >>> bool((result.effect >= 0).all())
+            True
+        """
+        xs, x0s = check_tensors(
+            inputs, baselines, ("inputs", "baselines"), share_natural=True
+        )
+        groups = Groups.of(feature_mask, xs)
+        if (
+            isinstance(perturbations_per_eval, bool)
+            or not isinstance(perturbations_per_eval, int)
+            or perturbations_per_eval < 1
+        ):
+            raise ValueError(
+                f"perturbations_per_eval: got {perturbations_per_eval!r}, want a "
+                "positive int"
+            )
+        require_eval_batch_norm(self.forward_func)
+        args = _format_additional_forward_args(additional_forward_args) or ()
+        n = len(xs[0])
+        # One natural example for all is repeated: the arguments may have N examples.
+        naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
+
+        def scores_of(batch: tuple[Tensor, ...], repeats: int = 1) -> Tensor:
+            expanded = _expand_additional_forward_args(args, repeats) if args else args
+            return run_forward(self.forward_func, batch, expanded)
+
+        adversarial, natural = scores_of(xs), scores_of(naturals)
+        t = _resolve("target", target, adversarial, n)
+        t0 = _resolve("true_target", true_target, natural, n, repeat=True)
+        guessed = target is None or true_target is None
+        check_differ(
+            t, t0, ": give both where the model predicts one" if guessed else ""
+        )
+        said, said_before = (
+            predicted_class(adversarial, t),
+            predicted_class(natural, t0),
+        )
+        _warn_unless_equal("inputs", "target", said, t)
+        _warn_unless_equal("baselines", "true_target", said_before, t0)
+
+        after = ablated_scores(
+            lambda batch, k: select_scores(
+                scores_of(batch, k), t.repeat(k, 1), t0.repeat(k, 1)
+            ),
+            xs,
+            x0s,
+            groups,
+            perturbations_per_eval,
+            self.get_name() if show_progress else None,
+        )
+        # Differences of half-precision scores are taken in single precision.
+        exact = torch.promote_types(after.dtype, torch.float32)
+        after = after.to(xs[0].device, exact)
+        before = select_scores(adversarial, t, t0).to(xs[0].device, exact)
+        if not (after.isfinite().all() and before.isfinite().all()):
+            raise ValueError("forward_func: returned NaN or infinite scores")
+        changes = torch.where(
+            (groups.sizes(xs) > 0).unsqueeze(2), before.unsqueeze(1) - after, 0
+        )
+        return PixelDecomposition(
+            inputs=xs,
+            baselines=naturals,
+            groups=groups,
+            target=t,
+            true_target=t0,
+            promotion_change=changes[..., 0],
+            suppression_change=-changes[..., 1],
+            natural_scores=select_scores(natural, t, t0).to(before),
+            adversarial_scores=before,
+            natural_class=said_before,
+            adversarial_class=said,
+            eps=self.eps,
+            threshold=self.threshold,
+            is_tuple=isinstance(inputs, tuple),
+        )
+
+
+def _resolve(
+    name: str, label: Label | None, scores: Tensor, n: int, repeat: bool = False
+) -> Tensor:
+    """The label's index, or that of the prediction where none is given."""
+    if label is None:
+        return predicted_index(name, scores)
+    return check_index(name, label_index(name, label, n, repeat=repeat), scores)
+
+
+def _warn_unless_equal(side: str, name: str, said: Tensor, index: Tensor) -> None:
+    wrong = (said != index[:, 0]).nonzero().flatten().tolist()
+    if wrong:
+        row = wrong[0]
+        warnings.warn(
+            f"the model does not predict {name} on {len(wrong)} of {len(said)} {side}; "
+            f"the first is example {row}, where it says {int(said[row])}, not "
+            f"{int(index[row, 0])}",
+            PredictionWarning,
+            stacklevel=4,
+        )

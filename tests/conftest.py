@@ -1,0 +1,133 @@
+"""Small models and pairs that the tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_pse import AdversarialPair, demo
+from captum_pse.model_files import load_model
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-pairs", action="store_true", help="compare numbers on every real pair"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+class SmallNet(nn.Module):
+    """A conv net with batch norm and dropout: its mode matters."""
+
+    def __init__(self, channels: int = 3, classes: int = 5) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, classes)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        hidden = torch.tanh(self.norm(self.conv(x)))
+        # Not linear in the pooled units, so that groups interact.
+        pooled = hidden.mean((2, 3)) + hidden.amax((2, 3)) ** 2
+        return self.head(self.drop(pooled)) * scale
+
+
+class Segmenter(nn.Module):
+    """Dense scores ``(N, 4, H, W)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.conv(x)) * 3
+
+
+class TwoInputs(nn.Module):
+    """Takes images and vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.vector = SmallNet(), nn.Linear(4, 5)
+
+    def forward(self, image: Tensor, vector: Tensor) -> Tensor:
+        return self.image(image) * torch.sigmoid(self.vector(vector))
+
+
+@dataclass
+class Case:
+    """A model with a pair of tensors; the labels are not what it predicts."""
+
+    model: nn.Module
+    adversarial: Tensor
+    natural: Tensor
+
+
+@pytest.fixture
+def make_case() -> Callable[..., Case]:
+    def make(n: int = 2, size: int = 6, dtype: torch.dtype = torch.float64) -> Case:
+        model = SmallNet().to(dtype).eval()
+        natural = torch.rand(n, 3, size, size, dtype=dtype)
+        delta = 0.5 * torch.randn(n, 3, size, size, dtype=dtype)
+        return Case(model, natural + delta, natural)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> demo.DemoNet:
+    return demo.load_model()
+
+
+@pytest.fixture(scope="session")
+def demo_pairs() -> AdversarialPair:
+    return demo.make_pairs(3)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real models and images, or a skip."""
+    folder = Path(os.environ.get("CAPTUM_PSE_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "imagenet").is_dir():
+        pytest.skip(f"no real data: {folder}/imagenet is absent (CAPTUM_PSE_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def squeezenet(data: Path) -> nn.Module:
+    weights = data / "imagenet" / "squeezenet1_0_fp16.pt"
+    return load_model("squeezenet1_0", str(weights)).forward_func
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an .npz of two small demo-sized pairs, with changes."""
+
+    def write(**changes: np.ndarray | None) -> Path:
+        rng = np.random.default_rng(0)
+        arrays: dict[str, np.ndarray | None] = {
+            "natural": rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8),
+            "perturbation": rng.normal(0, 0.02, (2, 3, 64, 64)).astype(np.float16),
+            "true_label": np.array([0, 1]),
+            "attack_label": np.array([1, 0]),
+            **changes,
+        }
+        path = tmp_path / "pairs.npz"
+        np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+        return path
+
+    return write
