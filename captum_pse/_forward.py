@@ -39,8 +39,16 @@ def run_forward(
         TypeError: The forward function does not return a tensor.
         ValueError: It does not return at least two scores for each example.
     """
-    scores = forward_func(*inputs, *additional_forward_args)
-    n = len(inputs[0])
+    n, shape = len(inputs[0]), tuple(inputs[0].shape)
+    try:
+        scores = forward_func(*inputs, *additional_forward_args)
+    except Exception as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(
+                f"forward_func raised this for inputs of shape {shape}; inputs start "
+                "with the batch dimension"
+            )
+        raise
     if not isinstance(scores, Tensor):
         raise TypeError(
             f"forward_func: returned {type(scores).__name__}, want a tensor of scores "
@@ -49,7 +57,7 @@ def run_forward(
     if scores.dim() < 2 or len(scores) != n or scores.shape[1] < 2:
         raise ValueError(
             f"forward_func: returned shape {tuple(scores.shape)} for inputs of shape "
-            f"{tuple(inputs[0].shape)}, want ({n}, classes, ...): the scores of at "
+            f"{shape}, want ({n}, classes, ...): the scores of at "
             "least two classes for each example; inputs start with the batch "
             "dimension"
         )

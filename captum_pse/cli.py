@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from captum_pse import AdversarialPair, __version__
@@ -35,6 +36,14 @@ def _positive_int(text: str) -> int:
     return value
 
 
+def _device(text: str) -> str:
+    try:
+        torch.empty(0, device=text)
+    except (AssertionError, RuntimeError) as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}: {error}") from error
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captum-pse",
@@ -55,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=16,
         help="images in one pass (default: 16)",
     )
-    shared.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    shared.add_argument(
+        "--device", default="cpu", type=_device, help="torch device (default: cpu)"
+    )
 
     demo = commands.add_parser(
         "demo", parents=[shared], help="attack the built-in model and explain the pairs"

@@ -13,7 +13,7 @@ from typing import Any
 
 import captum
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_pse._files import atomic_path
 from captum_pse._forward import run_forward
@@ -58,8 +58,8 @@ def explain(
         labels is reported there, by ``natural_agrees`` and ``attack_holds``.
 
     Raises:
-        ValueError: A label is not one of the model's classes, or an argument does not
-            fit.
+        ValueError: The model does not take the images, a label is not one of its
+            classes, or the pairs are not images.
     """
     from tqdm.auto import tqdm
 
@@ -68,8 +68,7 @@ def explain(
     out = Path(out)
     model = model.to(device)
     n = len(pairs)
-    with torch.no_grad():
-        scores = run_forward(model, (pairs.natural[:1].to(device),), ())
+    scores = _first_scores(model, pairs.natural[:1].to(device))
     for name in ("true_label", "attack_label"):
         check_index(name, label_index(name, getattr(pairs, name), n), scores)
     if class_names is not None and len(class_names) != scores.shape[1]:
@@ -107,6 +106,16 @@ def explain(
     with atomic_path(out / "summary.json") as partial:
         partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return records
+
+
+def _first_scores(model: nn.Module, images: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            return run_forward(model, (images,), ())
+    except RuntimeError as error:
+        raise ValueError(
+            f"model: it does not take images of shape {tuple(images.shape)} ({error})"
+        ) from error
 
 
 def versions() -> dict[str, str]:

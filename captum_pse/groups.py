@@ -14,12 +14,14 @@ DEFAULT_CELLS = 14
 
 def _per_axis(name: str, value: int | Sequence[int], n_axes: int) -> tuple[int, ...]:
     values = (value,) * n_axes if isinstance(value, int) else tuple(value)
-    if len(values) != n_axes or any(
-        isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values
+    if (
+        not values
+        or len(values) != n_axes
+        or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values)
     ):
         raise ValueError(
             f"{name}: got {value!r}, want a positive int or one for each of the "
-            f"{n_axes} axes"
+            f"{n_axes or 'spatial'} axes"
         )
     return values
 

@@ -31,7 +31,7 @@ def _as_tuple(name: str, value: Any) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _check_values(name: str, x: Tensor) -> None:
+def _check_kind(name: str, x: Tensor) -> None:
     if not x.is_floating_point():
         raise TypeError(
             f"{name}: got {x.dtype}, want floating-point values; turn integer images "
@@ -41,11 +41,6 @@ def _check_values(name: str, x: Tensor) -> None:
         raise ValueError(
             f"{name}: got shape {tuple(x.shape)}, want (N, ...) with a batch dimension "
             "and at least one example"
-        )
-    if not (finite := x.isfinite()).all():
-        bad = int((~finite).sum())
-        raise ValueError(
-            f"{name}: got {bad} NaN or infinite value(s), want finite ones"
         )
 
 
@@ -75,8 +70,8 @@ def check_tensors(
         raise ValueError(f"{other}: got {len(x0s)} input(s), want {len(xs)} as {name}")
     for i, (x, x0) in enumerate(zip(xs, x0s, strict=True)):
         at = f"[{i}]" if len(xs) > 1 else ""
-        _check_values(f"{name}{at}", x)
-        _check_values(f"{other}{at}", x0)
+        _check_kind(f"{name}{at}", x)
+        _check_kind(f"{other}{at}", x0)
         if x0.shape != x.shape and not (share_natural and x0.shape == x[:1].shape):
             raise ValueError(
                 f"{other}{at}: got shape {tuple(x0.shape)}, want {tuple(x.shape)} as "
@@ -87,6 +82,11 @@ def check_tensors(
                 raise ValueError(
                     f"{other}{at}: got {what} {getattr(x0, what)}, want "
                     f"{getattr(x, what)} as {name}{at}"
+                )
+        for which, value in ((name, x), (other, x0)):
+            if bad := int((~value.isfinite()).sum()):
+                raise ValueError(
+                    f"{which}{at}: got {bad} NaN or infinite value(s), want finite ones"
                 )
         if len(x) != len(xs[0]):
             raise ValueError(
@@ -128,8 +128,9 @@ class AdversarialPair:
     Examples::
 
         >>> natural = torch.rand(2, 3, 8, 8)
-        >>> pair = AdversarialPair(natural, natural + 0.01, true_label=3,
-        attack_label=[0, 1]) >>> pair
+        >>> adversarial = natural + 0.01
+        >>> pair = AdversarialPair(natural, adversarial, 3, [0, 1])
+        >>> pair
         AdversarialPair(2 x (3, 8, 8), torch.float32, 3 -> 0, 3 -> 1)
     """
 

@@ -120,6 +120,8 @@ def read_pair_folders(
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"pairs: {path} is not a whole .npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -127,7 +129,7 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
         raise ValueError(
             f"pairs: {path} needs unpickling, which is not done ({error})"
         ) from error
-    except (OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"pairs: {path} is not a whole .npz file ({error})") from error
 
 

@@ -291,7 +291,7 @@ def test_the_model_is_as_before(make_case, fails):
     before = state_of(case.model)
     x = case.adversarial.requires_grad_()
     if fails:
-        with pytest.raises(ValueError, match="^target: got 99"):
+        with pytest.raises(ValueError, match=r"^target: got 99"):
             PromotionSuppression(case.model).attribute(x, case.natural, 99, 2)
     else:
         assert (

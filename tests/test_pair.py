@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captum_pse import AdversarialPair
+
+
+@pytest.fixture
+def pair() -> AdversarialPair:
+    x = torch.arange(12.0).view(3, 4)
+    return AdversarialPair(x, x + 0.5, [0, 1, 2], 3, names=["a", "b", "c"])
+
+
+def test_unpacks_in_the_order_of_attribute(pair):
+    inputs, baselines, target, true_target = pair
+    assert inputs is pair.adversarial
+    assert baselines is pair.natural
+    assert target.tolist() == [3, 3, 3]
+    assert true_target.tolist() == [0, 1, 2]
+    assert len(pair) == 3
+
+
+@pytest.mark.parametrize(
+    ("examples", "names"),
+    [(1, "b"), (-1, "c"), (slice(0, 2), "ab"), ([2, 0], "ca")],
+)
+def test_select(pair, examples, names):
+    part = pair.select(examples)
+    assert list(part.names) == list(names)
+    rows = ["abc".index(name) for name in names]
+    assert torch.equal(part.natural, pair.natural[rows])
+    assert torch.equal(part.adversarial, pair.adversarial[rows])
+    assert part.true_label.tolist() == rows
+    assert part.attack_label.tolist() == [3] * len(rows)
+
+
+def test_select_outside(pair):
+    with pytest.raises(IndexError, match="examples: got 3, want numbers below 3"):
+        pair.select(3)
+
+
+def test_dense_labels_and_tuples():
+    x = (torch.rand(2, 3, 4, 4), torch.rand(2, 5))
+    pair = AdversarialPair(x, x, (0, 1, 1), [(1, 1, 1), (2, 3, 3)])
+    assert pair.true_label == [(0, 1, 1), (0, 1, 1)]
+    part = pair.select([1])
+    assert part.attack_label == [(2, 3, 3)]
+    assert torch.equal(part.natural[1], x[1][1:])
+    assert repr(pair).startswith("AdversarialPair(2 x (3, 4, 4), (5,), torch.float32")
+
+
+def test_to_moves_everything():
+    x = (torch.rand(1, 3, 4, 4),)
+    moved = AdversarialPair(x, x, 0, 1).to("cpu")
+    assert torch.equal(moved.natural[0], x[0])
+    assert moved.true_label.tolist() == [0]
+
+
+def test_labels_from_predictions(demo_model, demo_pairs):
+    got = AdversarialPair.from_predictions(
+        demo_model, demo_pairs.natural, demo_pairs.adversarial
+    )
+    assert got.true_label.tolist() == demo_pairs.true_label.tolist()
+    assert got.attack_label.tolist() == demo_pairs.attack_label.tolist()
+    with pytest.raises(ValueError, match="the attack did not change the prediction"):
+        AdversarialPair.from_predictions(
+            demo_model, demo_pairs.natural, demo_pairs.natural
+        )
+
+
+def test_verify(demo_model, demo_pairs):
+    demo_pairs.verify(demo_model)
+    x, x0, t, t0 = demo_pairs
+    with pytest.raises(
+        ValueError,
+        match=r"attack_label: .* on 1 of 3 adversarial .*'1'.* says 2, not 9",
+    ):
+        AdversarialPair(x0, x, t0, [1, 9, 3]).verify(demo_model)
+    with pytest.raises(ValueError, match="true_label: the model says otherwise on 3"):
+        AdversarialPair(x0, x, (t0 + 5) % 12, t).verify(demo_model)
+    with pytest.raises(ValueError, match="attack_label: got 12 for example 0"):
+        AdversarialPair(x0, x, t0, 12).verify(demo_model)

@@ -1,0 +1,322 @@
+"""Pairs from files: what is read, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+
+from captum_pse.pair_files import read_pair_file, read_pair_folders
+
+FLOATS = np.linspace(0, 1, 2 * 3 * 64 * 64).reshape(2, 3, 64, 64)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_npz_of_floats(npz, dtype):
+    moved = (FLOATS * 0.9).astype(dtype)
+    pair = read_pair_file(
+        npz(natural=FLOATS.astype(dtype), perturbation=None, adversarial=moved)
+    )
+    torch.testing.assert_close(
+        pair.natural, torch.from_numpy(FLOATS).float(), atol=1e-3, rtol=0
+    )
+    assert torch.equal(pair.adversarial, torch.from_numpy(moved.astype(np.float32)))
+
+
+def test_npz_of_bytes_and_perturbation(npz):
+    path = npz(name=np.array(["cat", "dog"]))
+    pair = read_pair_file(path)
+    with np.load(path) as stored:
+        natural = stored["natural"] / np.float32(255)
+        adversarial = natural + stored["perturbation"].astype(np.float32)
+    np.testing.assert_array_equal(pair.natural.numpy(), natural)
+    np.testing.assert_array_equal(pair.adversarial.numpy(), adversarial)
+    assert list(pair.names) == ["cat", "dog"]
+    assert pair.true_label.tolist() == [0, 1]
+    assert pair.attack_label.tolist() == [1, 0]
+
+
+def test_safetensors(npz, tmp_path):
+    with np.load(npz()) as stored:
+        save_file(dict(stored), tmp_path / "pairs.safetensors")
+    one, other = read_pair_file(npz()), read_pair_file(tmp_path / "pairs.safetensors")
+    assert torch.equal(one.adversarial, other.adversarial)
+    assert list(other.names) == ["0", "1"]
+
+
+BYTES = np.zeros((2, 3, 64, 64), dtype=np.uint8)
+ARRAYS = {
+    "no natural": ({"natural": None}, r"lacks the array\(s\) natural"),
+    "neither": ({"perturbation": None}, r"lacks the array\(s\) adversarial"),
+    "no labels": (
+        {"true_label": None, "attack_label": None},
+        r"lacks the array\(s\) true_label, attack_label; it has natural, perturbation",
+    ),
+    "pickled": (
+        {"true_label": np.array([0, None], dtype=object)},
+        "needs unpickling, which is not done",
+    ),
+    "integers": (
+        {"natural": BYTES.astype(np.int64)},
+        "natural: got int64, want uint8 or floating point",
+    ),
+    "out of range": (
+        {"natural": FLOATS * 255},
+        r"natural: got values from 0.0 to 255.0, want \[0, 1\]",
+    ),
+    "NaN": (
+        {"natural": FLOATS * np.nan},
+        "natural: got values from nan to nan",
+    ),
+    "NaN in the perturbation": (
+        {"perturbation": np.full((2, 3, 64, 64), np.nan, dtype=np.float32)},
+        "adversarial: got 24576 NaN or infinite",
+    ),
+    "not images": ({"natural": BYTES[0]}, r"natural: got shape \(3, 64, 64\)"),
+    "shapes differ": (
+        {"perturbation": np.zeros((2, 3, 8, 8), dtype=np.float32)},
+        r"perturbation: got float32 of shape \(2, 3, 8, 8\)",
+    ),
+    "perturbation of integers": (
+        {"perturbation": BYTES},
+        "perturbation: got uint8",
+    ),
+    "labels too long": (
+        {"true_label": np.array([0, 1, 2])},
+        r"true_label: got 3 label\(s\), want one for each of 2 examples",
+    ),
+    "labels of floats": (
+        {"attack_label": np.array([0.0, 1.0])},
+        "attack_label: got float64",
+    ),
+    "labels equal": (
+        {"attack_label": np.array([0, 1])},
+        "the same label",
+    ),
+    "names too few": (
+        {"name": np.array(["a"])},
+        "names: got 1, want one for each of 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), ARRAYS.values(), ids=ARRAYS)
+def test_arrays_that_are_refused(npz, changes, message):
+    with pytest.raises(ValueError, match=rf"pairs.npz.*{message}"):
+        read_pair_file(npz(**changes))
+
+
+def truncated(source: Path, path: Path) -> None:
+    whole = source.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+FILES = {
+    "missing": (".npz", None, FileNotFoundError, "pairs: there is no file"),
+    "of another kind": (
+        ".csv",
+        lambda source, path: path.write_text("a,b"),
+        ValueError,
+        "want a .npz or .safetensors file",
+    ),
+    "empty": (
+        ".npz",
+        lambda source, path: path.write_bytes(b""),
+        ValueError,
+        "is not a whole .npz file",
+    ),
+    "garbage": (
+        ".npz",
+        lambda source, path: path.write_bytes(b"\x00garbage" * 50),
+        ValueError,
+        "is not a whole .npz file",
+    ),
+    "truncated": (".npz", truncated, ValueError, "is not a whole .npz file"),
+    "an .npy": (
+        ".npz",
+        lambda source, path: np.save(path.open("wb"), BYTES),
+        ValueError,
+        "is not a whole .npz file",
+    ),
+    "damaged": (
+        ".safetensors",
+        lambda source, path: path.write_bytes(b"garbage" * 50),
+        ValueError,
+        "is not a whole .safetensors file",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write", "error", "message"), FILES.values(), ids=FILES
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_files_that_are_refused(npz, tmp_path, suffix, write, error, message):
+    path = tmp_path / f"broken{suffix}"
+    if write is not None:
+        write(npz(), path)
+    with pytest.raises(error, match=message):
+        read_pair_file(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of two images, and the pixels of the first side."""
+    rng = np.random.default_rng(0)
+    natural = rng.integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
+    for side, ending in (("natural", "png"), ("adversarial", "bmp")):
+        (tmp_path / side).mkdir()
+        for name, pixels in zip("ab", natural, strict=True):
+            shown = pixels if side == "natural" else 255 - pixels
+            Image.fromarray(shown).save(tmp_path / side / f"{name}.{ending}")
+        (tmp_path / side / "notes.txt").write_text("not an image")
+    return tmp_path, natural
+
+
+def write_labels(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text)
+    return path
+
+
+def test_folders_with_labels(folders):
+    folder, pixels = folders
+    labels = write_labels(
+        folder,
+        "true_label,name,attack_label\n5,b.png,6\n1,other.v2,1\n3,a,4\n",
+    )
+    pair = read_pair_folders(folder / "natural", folder / "adversarial", labels)
+    expected = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(pair.natural, expected)
+    torch.testing.assert_close(pair.adversarial, 1 - expected)
+    assert list(pair.names) == ["a", "b"]
+    assert pair.true_label.tolist() == [3, 5]
+    assert pair.attack_label.tolist() == [4, 6]
+
+
+def test_folders_labelled_by_a_model(folders):
+    folder, _ = folders
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[:, 0, 0, 0], 1 - x[:, 0, 0, 0]], 1)
+
+    pair = read_pair_folders(
+        folder / "natural", folder / "adversarial", forward_func=model
+    )
+    assert pair.true_label.tolist() == model(pair.natural).argmax(1).tolist()
+    assert pair.attack_label.tolist() == model(pair.adversarial).argmax(1).tolist()
+
+
+HEADER = "name,true_label,attack_label\n"
+FOLDERS = {
+    "no folder": (
+        lambda f: (f / "natural").rename(f / "gone"),
+        None,
+        FileNotFoundError,
+        "pairs: there is no folder",
+    ),
+    "no images": (
+        lambda f: [path.unlink() for path in (f / "natural").glob("*.png")],
+        None,
+        ValueError,
+        "holds no images; want files ending in",
+    ),
+    "names do not match": (
+        lambda f: (f / "natural" / "a.png").rename(f / "natural" / "c.png"),
+        None,
+        ValueError,
+        r"2 image\(s\) are in one folder only, the first is 'a' in .*adversarial",
+    ),
+    "twice the same name": (
+        lambda f: Image.new("RGB", (9, 8)).save(f / "natural" / "a.jpg"),
+        None,
+        ValueError,
+        "a.jpg and a.png in .* differ in their endings only",
+    ),
+    "sizes differ": (
+        lambda f: Image.new("RGB", (4, 4)).save(f / "natural" / "b.png"),
+        None,
+        ValueError,
+        r"b.png has \(C, H, W\) = \(3, 4, 4\), want \(3, 8, 9\) as a.png",
+    ),
+    "truncated": (
+        lambda f: truncated(f / "natural" / "a.png", f / "natural" / "a.png"),
+        None,
+        ValueError,
+        "a.png is not a whole image",
+    ),
+    "not an image": (
+        lambda f: (f / "natural" / "a.png").write_text("hello"),
+        None,
+        ValueError,
+        "a.png is not a whole image",
+    ),
+    "sides differ in size": (
+        lambda f: [
+            Image.new("RGB", (4, 4)).save(f / "natural" / f"{name}.png")
+            for name in "ab"
+        ],
+        HEADER + "a,1,2\nb,1,2\n",
+        ValueError,
+        "natural: got shape",
+    ),
+    "no labels and no model": (
+        lambda f: None,
+        None,
+        ValueError,
+        "labels: got None and no model",
+    ),
+    "labels without a column": (
+        lambda f: None,
+        "name,true_label\na,1\n",
+        ValueError,
+        r"labels: .* lacks the column\(s\) attack_label; it has name, true_label",
+    ),
+    "empty labels": (
+        lambda f: None,
+        "",
+        ValueError,
+        r"lacks the column\(s\) .*; it has none",
+    ),
+    "labels of words": (
+        lambda f: None,
+        HEADER + "a,1,2\nb,cat,2\n",
+        ValueError,
+        "labels.csv, line 3: got 'cat' and '2', want integers",
+    ),
+    "labels cut short": (
+        lambda f: None,
+        HEADER + "a,1,2\nb,1\n",
+        ValueError,
+        "line 3: got '1' and None",
+    ),
+    "no row for an image": (
+        lambda f: None,
+        HEADER + "a,1,2\n",
+        ValueError,
+        r"has no row for 1 image\(s\): 'b'",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("break_it", "labels", "error", "message"), FOLDERS.values(), ids=FOLDERS
+)
+def test_folders_that_are_refused(folders, break_it, labels, error, message):
+    folder, _ = folders
+    path = None if labels is None else write_labels(folder, labels)
+    break_it(folder)
+    with pytest.raises(error, match=message):
+        read_pair_folders(folder / "natural", folder / "adversarial", path)
+
+
+def test_a_labels_file_that_is_missing(folders):
+    folder, _ = folders
+    with pytest.raises(FileNotFoundError, match="labels: there is no file"):
+        read_pair_folders(
+            folder / "natural", folder / "adversarial", folder / "none.csv"
+        )

@@ -1,0 +1,64 @@
+"""The three sets of real pairs on a real SqueezeNet."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from captum.attr import FeatureAblation
+
+from captum_pse import PromotionSuppression, grid_mask
+from captum_pse.cli import main
+from captum_pse.pair_files import read_pair_file
+
+ATTACKS = ("ifgsm", "cw", "ead")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_model_says_the_labels(data, squeezenet, attack):
+    pairs = read_pair_file(data / "imagenet" / f"pairs_{attack}.npz")
+    assert len(pairs) == 24
+    pairs.verify(squeezenet)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("masks", ["shared", "per example"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_equals_two_feature_ablations(data, squeezenet, attack, masks, n, request):
+    every = request.config.getoption("--all-pairs")
+    pairs = read_pair_file(data / "imagenet" / f"pairs_{attack}.npz")
+    mask = grid_mask((224, 224), cell=16 if every else 75)
+    if masks == "per example":
+        mask = torch.cat([mask.roll(5 * i, dims=3) for i in range(n)])
+    method, ablation = PromotionSuppression(squeezenet), FeatureAblation(squeezenet)
+    for start in range(0, len(pairs) if every else n, n):
+        x, x0, t, t0 = pairs.select(slice(start, start + n))
+        options = {"feature_mask": mask, "perturbations_per_eval": 4}
+        result = method.decompose(x, x0, t, t0, **options)
+        for component, signed, label, sign in (
+            ("promotion", result.promotion_change, t, 1),
+            ("suppression", result.suppression_change, t0, -1),
+        ):
+            expected = sign * ablation.attribute(
+                x, baselines=x0, target=label, **options
+            )
+            spread = result.groups.spread(signed, result.inputs)[0]
+            torch.testing.assert_close(spread, expected, rtol=0, atol=1e-4)
+            torch.testing.assert_close(
+                result.attribution(component), expected.clamp(min=0), rtol=0, atol=1e-4
+            )
+
+
+def test_explain(data, tmp_path):
+    """A few large cells: the whole is for the benchmarks."""
+    folder = data / "imagenet"
+    command = ["explain", "--model", "squeezenet1_0", "--cell", "112"]
+    command += ["--weights", str(folder / "squeezenet1_0_fp16.pt")]
+    command += ["--pairs", str(folder / "pairs_cw.npz"), "--out", str(tmp_path)]
+    assert main(command) == 0
+    records = json.loads((tmp_path / "summary.json").read_text())["pairs"]
+    pairs = read_pair_file(folder / "pairs_cw.npz")
+    assert [r["adversarial_prediction"] for r in records] == pairs.attack_label.tolist()
+    assert [r["natural_prediction"] for r in records] == pairs.true_label.tolist()
+    assert len(list((tmp_path / "figures").iterdir())) == 24

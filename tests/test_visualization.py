@@ -1,0 +1,153 @@
+"""Figures: what they draw is the numbers, and every kind of map draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import TwoInputs
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_pse import PromotionSuppression, channel_mask, grid_mask
+from captum_pse.demo import CLASSES
+from captum_pse.visualization import plot_groups, plot_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
+
+SIZE = 8
+
+
+def linear(weight: Tensor):
+    """Logits (0, w.x, -w.x): promotion and suppression where w is positive."""
+
+    def forward(x: Tensor) -> Tensor:
+        score = (x.flatten(1) * weight.flatten()).sum(1)
+        return torch.stack([torch.zeros_like(score), score, -score], 1)
+
+    return forward
+
+
+def titled(figure: Figure, text: str):
+    (ax,) = (ax for ax in figure.axes if text in ax.get_title())
+    return ax
+
+
+def test_maps_are_the_numbers_on_a_common_scale():
+    weight = torch.rand(3, SIZE, SIZE) + 0.1
+    x0 = torch.rand(1, 3, SIZE, SIZE)
+    x = (x0 + 0.1).clamp(max=1)
+    result = PromotionSuppression(
+        lambda v: linear(weight)(v) * torch.tensor([1.0, 1.0, 0.25])
+    ).decompose(x, x0, 1, 2, feature_mask=grid_mask((SIZE, SIZE), cell=4))
+    figure = plot_pair(result)
+    figure.canvas.draw()
+    images = {
+        name: titled(figure, name).images[0]
+        for name in (
+            "natural",
+            "perturbation",
+            "promotion of",
+            "suppression of",
+            "ratio",
+        )
+    }
+    for name, component in (
+        ("promotion of", "promotion"),
+        ("suppression of", "suppression"),
+        ("ratio", "ratio"),
+    ):
+        expected = result.attribution(component)[0, 0].numpy()
+        np.testing.assert_allclose(images[name].get_array(), expected, atol=1e-5)
+    top = float(result.promotion.max())
+    assert images["promotion of"].get_clim() == pytest.approx((0, top))
+    assert images["suppression of"].get_clim() == pytest.approx((0, top))
+    low, high = images["ratio"].get_clim()
+    assert low == -high
+    np.testing.assert_allclose(
+        images["natural"].get_array(), x0[0].permute(1, 2, 0), atol=1e-6
+    )
+    strongest = (x - x0)[0].abs().amax(0)
+    np.testing.assert_allclose(
+        np.abs(images["perturbation"].get_array()), strongest, atol=1e-6
+    )
+    kinds = titled(figure, "type").images[0].get_array()
+    assert set(np.unique(kinds)) == {1}
+
+
+DELTAS = {
+    "no perturbation": torch.zeros(1, 3, SIZE, SIZE),
+    "promotion only": torch.full((1, 3, SIZE, SIZE), 0.1),
+    "neither (all negative)": torch.full((1, 3, SIZE, SIZE), -0.1),
+    "one pixel": torch.nn.functional.pad(torch.ones(1, 3, 1, 1), (0, 7, 0, 7)),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1.0, 40.0], ids=["in [0, 1]", "normalised"])
+@pytest.mark.parametrize("delta", DELTAS.values(), ids=DELTAS)
+def test_every_map_draws(delta, scale, channels, tmp_path):
+    x0 = torch.rand(1, channels, SIZE, SIZE) * scale - (scale > 1) * scale / 2
+    weight = torch.ones(channels, SIZE, SIZE)
+    result = PromotionSuppression(linear(weight)).decompose(
+        x0 + delta[:, :channels], x0, 1, 0
+    )
+    figure = result.plot()
+    figure.savefig(tmp_path / "figure.png", dpi=40)
+    said = "rescaled from" in titled(figure, "natural").get_title()
+    outside = bool(((result.inputs[0] < 0) | (result.inputs[0] > 1)).any())
+    assert said == (outside or scale > 1)
+
+
+def test_a_constant_image_outside_the_range_draws(tmp_path):
+    x0 = torch.full((1, 3, SIZE, SIZE), -2.0)
+    method = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE)))
+    method.decompose(x0, x0, 1, 0).plot().savefig(tmp_path / "figure.png", dpi=40)
+
+
+def test_groups_of_channels_draw(tmp_path):
+    x0 = torch.rand(1, 3, SIZE, SIZE)
+    result = PromotionSuppression(linear(torch.rand(3, SIZE, SIZE))).decompose(
+        x0 + 0.1, x0, 1, 2, feature_mask=channel_mask(x0)
+    )
+    figure = result.plot()
+    drawn = titled(figure, "promotion of").images[0].get_array()
+    np.testing.assert_allclose(drawn, float(result.promotion.mean()), rtol=1e-5)
+
+
+def test_titles_name_the_labels_and_a_failed_attack(demo_model, demo_pairs):
+    x, x0, _, t0 = demo_pairs
+    result = PromotionSuppression(demo_model).decompose(
+        x, x0, 7, t0, feature_mask=grid_mask((64, 64), cell=32)
+    )
+    text = result.plot(1, class_names=CLASSES, title="mine")._suptitle.get_text()
+    assert text.startswith("mine: true boat (1), attacked towards house (7)\n")
+    assert "the model says butterfly (2) on the adversarial" in text
+
+
+def test_other_inputs_draw_as_bars():
+    model = TwoInputs().eval()
+    x = (torch.rand(2, 3, 6, 6), torch.rand(2, 4))
+    x0 = tuple(torch.rand_like(part) for part in x)
+    result = PromotionSuppression(model).decompose(x, x0, 1, 2)
+    figure = plot_groups(result, 1, most=5)
+    figure.canvas.draw()
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    best = result.effect[1].argsort(descending=True)[:5]
+    assert heights[:5] == pytest.approx(result.promotion[1][best].tolist())
+    assert heights[5:] == pytest.approx((-result.suppression[1][best]).tolist())
+    assert isinstance(result.plot(), Figure)
+    with pytest.raises(ValueError, match="result: got inputs of shapes"):
+        plot_pair(result)
+
+
+@pytest.mark.parametrize("draw", [plot_pair, plot_groups])
+def test_examples_that_are_not_there(draw):
+    x0 = torch.rand(1, 3, SIZE, SIZE)
+    result = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE))).decompose(
+        x0, x0, 1, 2
+    )
+    with pytest.raises(IndexError, match="example: got 1, want 0 to 0"):
+        draw(result, 1)
+    with pytest.raises(ValueError, match="most: got 0"):
+        plot_groups(result, most=0)
