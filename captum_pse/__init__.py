@@ -11,8 +11,9 @@ from captum_pse.groups import (
     grid_mask,
     superpixel_mask,
 )
+from captum_pse.labels import PredictionWarning
 from captum_pse.pair import AdversarialPair
-from captum_pse.promotion_suppression import PredictionWarning, PromotionSuppression
+from captum_pse.promotion_suppression import PromotionSuppression
 
 __version__ = "0.1.0"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_pse import components
 from captum_pse._files import atomic_path
 from captum_pse.groups import Groups
+from captum_pse.labels import PairLabels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +24,11 @@ COMPONENTS: tuple[str, ...] = get_args(Component)
 TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
 
 _FORMAT = "captum_pse.PixelDecomposition/1"
-_FIELDS = ("target", "true_target", "promotion_change", "suppression_change")
-_SCORES = ("natural_scores", "adversarial_scores", "natural_class", "adversarial_class")
+_FIELDS = (
+    *("promotion_change", "suppression_change"),
+    *("natural_scores", "adversarial_scores"),
+)
+_LABELS = ("target", "true_target", "adversarial_class", "natural_class")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,12 +42,11 @@ class PixelDecomposition:
     Attributes:
         inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
         groups (Groups): The groups, their ids and where they are.
-        target, true_target (Tensor): int64 ``(N, D)``, the labels ``t`` and ``t0``.
+        labels (PairLabels): ``t`` and ``t0``, and what the model says.
         promotion_change (Tensor): ``(N, n)``, signed: ``Z(x')_t - Z(x'_i)_t``.
         suppression_change (Tensor): ``(N, n)``, signed: ``Z(x'_i)_t0 - Z(x')_t0``.
         natural_scores, adversarial_scores (Tensor): ``(N, 2)``, the scores of ``t`` and
             ``t0``, in this order, on ``x0`` and on ``x'``.
-        natural_class, adversarial_class (Tensor): int64 ``(N,)``, what the model says.
         eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
         is_tuple (bool): Whether the inputs came as a tuple.
     """
@@ -51,14 +54,11 @@ class PixelDecomposition:
     inputs: tuple[Tensor, ...]
     baselines: tuple[Tensor, ...]
     groups: Groups
-    target: Tensor
-    true_target: Tensor
+    labels: PairLabels
     promotion_change: Tensor
     suppression_change: Tensor
     natural_scores: Tensor
     adversarial_scores: Tensor
-    natural_class: Tensor
-    adversarial_class: Tensor
     eps: float
     threshold: float
     is_tuple: bool
@@ -151,14 +151,15 @@ class PixelDecomposition:
     def summary(self) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
         moved, the sums over groups and how many groups are of each type."""
+        labels = self.labels
         active = ~self.inactive & (self.sizes > 0)
         columns: dict[str, Tensor] = {
-            "true_label": _plain(self.true_target),
-            "attack_label": _plain(self.target),
-            "natural_prediction": self.natural_class,
-            "adversarial_prediction": self.adversarial_class,
-            "natural_agrees": self.natural_class == self.true_target[:, 0],
-            "attack_holds": self.adversarial_class == self.target[:, 0],
+            "true_label": _plain(labels.true_target),
+            "attack_label": _plain(labels.target),
+            "natural_prediction": labels.natural_class,
+            "adversarial_prediction": labels.adversarial_class,
+            "natural_agrees": labels.natural_class == labels.true_target[:, 0],
+            "attack_holds": labels.adversarial_class == labels.target[:, 0],
             "attack_score_gain": (self.adversarial_scores - self.natural_scores)[:, 0],
             "true_score_loss": (self.natural_scores - self.adversarial_scores)[:, 1],
             "promotion": self.promotion.sum(1),
@@ -194,7 +195,8 @@ class PixelDecomposition:
 
         import captum_pse
 
-        tensors = {name: getattr(self, name) for name in _FIELDS + _SCORES}
+        tensors = {name: getattr(self, name) for name in _FIELDS}
+        tensors |= {f"labels.{name}": getattr(self.labels, name) for name in _LABELS}
         tensors["groups.ids"] = self.groups.ids
         for name in ("inputs", "baselines"):
             for i, x in enumerate(getattr(self, name)):
@@ -246,7 +248,8 @@ class PixelDecomposition:
             inputs=numbered("inputs"),
             baselines=numbered("baselines"),
             groups=Groups(tensors["groups.ids"], numbered("groups.index")),
-            **{name: tensors[name] for name in _FIELDS + _SCORES},
+            labels=PairLabels(*(tensors[f"labels.{name}"] for name in _LABELS)),
+            **{name: tensors[name] for name in _FIELDS},
             **{name: manifest[name] for name in ("eps", "threshold", "is_tuple")},
         )
 

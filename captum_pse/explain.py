@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from captum_pse._files import atomic_path
 from captum_pse._forward import run_forward
 from captum_pse.groups import grid_mask
-from captum_pse.labels import check_index, label_index
+from captum_pse.labels import PredictionWarning, check_index, label_index
 from captum_pse.pair import AdversarialPair
-from captum_pse.promotion_suppression import PredictionWarning, PromotionSuppression
+from captum_pse.promotion_suppression import PromotionSuppression
 
 
 def explain(

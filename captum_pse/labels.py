@@ -9,7 +9,9 @@ the model returns ``(N, C)``, a tuple ``(class, row, column)`` where it returns
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -17,6 +19,11 @@ from torch import Tensor
 
 #: What Captum takes as ``target``: one label for all examples, or one for each.
 Label: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]]
+
+
+class PredictionWarning(UserWarning):
+    """The model does not say what the labels of a pair say."""
+
 
 _WANTED = "an int, a tuple of ints, a list of either, or an integer tensor"
 
@@ -121,7 +128,7 @@ def check_index(name: str, index: Tensor, scores: Tensor) -> Tensor:
     return index
 
 
-def check_differ(target: Tensor, true_target: Tensor, reason: str = "") -> None:
+def check_differ(target: Tensor, true_target: Tensor, hint: str = "") -> None:
     """Raises ValueError where an example's attack label is its true label."""
     same = (target == true_target).all(dim=1)
     if same.any():
@@ -129,14 +136,8 @@ def check_differ(target: Tensor, true_target: Tensor, reason: str = "") -> None:
         raise ValueError(
             f"target and true_target: got the same label {target[rows[0]].tolist()} "
             f"for {len(rows)} of {len(target)} example(s), the first at {rows[0]}; "
-            f"want an attack label that differs from the true one{reason}"
+            f"want an attack label that differs from the true one{hint}"
         )
-
-
-def select_scores(scores: Tensor, *indices: Tensor) -> Tensor:
-    """``scores`` at each index, shape ``(N, number of indices)``."""
-    rows = torch.arange(len(scores), device=scores.device)
-    return torch.stack([scores[(rows, *i.unbind(dim=1))] for i in indices], dim=1)
 
 
 def predicted_class(scores: Tensor, index: Tensor) -> Tensor:
@@ -144,3 +145,92 @@ def predicted_class(scores: Tensor, index: Tensor) -> Tensor:
     rows = torch.arange(len(scores), device=scores.device)
     position = index[:, 1:].unbind(dim=1)
     return scores.movedim(1, -1)[(rows, *position)].argmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class PairLabels:
+    """The labels of N pairs, and what the model says of them.
+
+    Attributes:
+        target, true_target (Tensor): int64 ``(N, D)``, the attack label ``t`` and the
+            true label ``t0``.
+        adversarial_class, natural_class (Tensor): int64 ``(N,)``, the class that the
+            model predicts on ``x'`` and on ``x0``, for dense scores at the labels'
+            positions.
+    """
+
+    target: Tensor
+    true_target: Tensor
+    adversarial_class: Tensor
+    natural_class: Tensor
+
+    @classmethod
+    def resolve(
+        cls,
+        target: Label | None,
+        true_target: Label | None,
+        adversarial: Tensor,
+        natural: Tensor,
+    ) -> PairLabels:
+        """The labels as given, or as predicted where None is given.
+
+        Args:
+            target, true_target (Label, optional): In any of Captum's formats.
+            adversarial, natural (Tensor): Scores ``(N, C, ...)`` on ``x'`` and ``x0``.
+
+        Raises:
+            TypeError, ValueError: A label that does not fit, or the same label twice.
+
+        Warns:
+            PredictionWarning: The model does not say what a given label says.
+        """
+
+        def resolved(name: str, label: Label | None, scores: Tensor) -> Tensor:
+            if label is None:
+                return predicted_index(name, scores)
+            # Captum repeats target for repeated inputs, but does not know true_target.
+            repeat = name == "true_target"
+            index = label_index(name, label, len(scores), repeat=repeat)
+            return check_index(name, index, scores)
+
+        t = resolved("target", target, adversarial)
+        t0 = resolved("true_target", true_target, natural)
+        predicted = target is None or true_target is None
+        check_differ(t, t0, "; give both where predictions agree" if predicted else "")
+        labels = cls(
+            t, t0, predicted_class(adversarial, t), predicted_class(natural, t0)
+        )
+        _warn_unless_said("inputs", "target", labels.adversarial_class, t)
+        _warn_unless_said("baselines", "true_target", labels.natural_class, t0)
+        return labels
+
+    def select(self, scores: Tensor, repeats: int = 1) -> Tensor:
+        """The scores of ``t`` and ``t0``, in this order.
+
+        Args:
+            scores (Tensor): Shape ``(repeats * N, C, ...)``, copy after copy of the
+                pairs.
+            repeats (int, optional): How many copies. Default: 1
+
+        Returns:
+            *Tensor*: Shape ``(repeats * N, 2)``.
+        """
+        rows = torch.arange(len(scores), device=scores.device)
+        indices = (
+            index.repeat(repeats, 1).to(scores.device)
+            for index in (self.target, self.true_target)
+        )
+        return torch.stack([scores[(rows, *i.unbind(dim=1))] for i in indices], dim=1)
+
+
+def _warn_unless_said(side: str, name: str, said: Tensor, index: Tensor) -> None:
+    wrong = (said != index[:, 0]).nonzero().flatten().tolist()
+    if wrong:
+        row = wrong[0]
+        warnings.warn(
+            f"the model does not predict {name} on {len(wrong)} of {len(said)} {side}; "
+            f"the first is example {row}, where it says {int(said[row])}, not "
+            f"{int(index[row, 0])}",
+            PredictionWarning,
+            stacklevel=5,
+        )

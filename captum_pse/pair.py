@@ -193,7 +193,7 @@ class AdversarialPair:
             predicted_index("attack_label", run_forward(forward_func, side, args))
             for side in (xs, x0s)
         )
-        check_differ(attack, true, reason=": the attack did not change the prediction")
+        check_differ(attack, true, hint="; the attack did not change the prediction")
         return cls(natural, adversarial, true[:, 0], attack[:, 0], names)
 
     def __len__(self) -> int:

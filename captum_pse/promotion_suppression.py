@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -19,20 +18,8 @@ from captum_pse._engine.dense import ablated_scores
 from captum_pse._forward import ForwardFunc, require_eval_batch_norm, run_forward
 from captum_pse.decomposition import Component, PixelDecomposition, check_component
 from captum_pse.groups import Groups
-from captum_pse.labels import (
-    Label,
-    check_differ,
-    check_index,
-    label_index,
-    predicted_class,
-    predicted_index,
-    select_scores,
-)
+from captum_pse.labels import Label, PairLabels
 from captum_pse.pair import Tensors, check_tensors
-
-
-class PredictionWarning(UserWarning):
-    """The model does not say what the labels of a pair say."""
 
 
 class PromotionSuppression(PerturbationAttribution):
@@ -218,7 +205,6 @@ class PromotionSuppression(PerturbationAttribution):
             )
         require_eval_batch_norm(self.forward_func)
         args = _format_additional_forward_args(additional_forward_args) or ()
-        n = len(xs[0])
         # One natural example for all is repeated: the arguments may have N examples.
         naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
 
@@ -227,23 +213,9 @@ class PromotionSuppression(PerturbationAttribution):
             return run_forward(self.forward_func, batch, expanded)
 
         adversarial, natural = scores_of(xs), scores_of(naturals)
-        t = _resolve("target", target, adversarial, n)
-        t0 = _resolve("true_target", true_target, natural, n, repeat=True)
-        guessed = target is None or true_target is None
-        check_differ(
-            t, t0, ": give both where the model predicts one" if guessed else ""
-        )
-        said, said_before = (
-            predicted_class(adversarial, t),
-            predicted_class(natural, t0),
-        )
-        _warn_unless_equal("inputs", "target", said, t)
-        _warn_unless_equal("baselines", "true_target", said_before, t0)
-
-        after = ablated_scores(
-            lambda batch, k: select_scores(
-                scores_of(batch, k), t.repeat(k, 1), t0.repeat(k, 1)
-            ),
+        labels = PairLabels.resolve(target, true_target, adversarial, natural)
+        erased = ablated_scores(
+            lambda batch, k: labels.select(scores_of(batch, k), k),
             xs,
             x0s,
             groups,
@@ -251,49 +223,25 @@ class PromotionSuppression(PerturbationAttribution):
             self.get_name() if show_progress else None,
         )
         # Differences of half-precision scores are taken in single precision.
-        exact = torch.promote_types(after.dtype, torch.float32)
-        after = after.to(xs[0].device, exact)
-        before = select_scores(adversarial, t, t0).to(xs[0].device, exact)
-        if not (after.isfinite().all() and before.isfinite().all()):
-            raise ValueError("forward_func: returned NaN or infinite scores")
-        changes = torch.where(
-            (groups.sizes(xs) > 0).unsqueeze(2), before.unsqueeze(1) - after, 0
+        exact = torch.promote_types(erased.dtype, torch.float32)
+        erased, before, at_first = (
+            scores.to(xs[0].device, exact)
+            for scores in (erased, labels.select(adversarial), labels.select(natural))
         )
+        if not all(scores.isfinite().all() for scores in (erased, before, at_first)):
+            raise ValueError("forward_func: returned NaN or infinite scores")
+        present = groups.sizes(xs) > 0
+        changes = torch.where(present.unsqueeze(2), before.unsqueeze(1) - erased, 0)
         return PixelDecomposition(
             inputs=xs,
             baselines=naturals,
             groups=groups,
-            target=t,
-            true_target=t0,
+            labels=labels,
             promotion_change=changes[..., 0],
             suppression_change=-changes[..., 1],
-            natural_scores=select_scores(natural, t, t0).to(before),
+            natural_scores=at_first,
             adversarial_scores=before,
-            natural_class=said_before,
-            adversarial_class=said,
             eps=self.eps,
             threshold=self.threshold,
             is_tuple=isinstance(inputs, tuple),
-        )
-
-
-def _resolve(
-    name: str, label: Label | None, scores: Tensor, n: int, repeat: bool = False
-) -> Tensor:
-    """The label's index, or that of the prediction where none is given."""
-    if label is None:
-        return predicted_index(name, scores)
-    return check_index(name, label_index(name, label, n, repeat=repeat), scores)
-
-
-def _warn_unless_equal(side: str, name: str, said: Tensor, index: Tensor) -> None:
-    wrong = (said != index[:, 0]).nonzero().flatten().tolist()
-    if wrong:
-        row = wrong[0]
-        warnings.warn(
-            f"the model does not predict {name} on {len(wrong)} of {len(said)} {side}; "
-            f"the first is example {row}, where it says {int(said[row])}, not "
-            f"{int(index[row, 0])}",
-            PredictionWarning,
-            stacklevel=4,
         )

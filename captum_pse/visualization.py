@@ -134,14 +134,17 @@ def describe(
     result: PixelDecomposition, example: int, class_names: Sequence[str] | None = None
 ) -> str:
     """Two lines on one example: the labels, and how far the scores moved."""
-    t, t0 = int(result.target[example, 0]), int(result.true_target[example, 0])
+    t, t0 = (
+        int(index[example, 0])
+        for index in (result.labels.target, result.labels.true_target)
+    )
     gain, loss = (result.adversarial_scores - result.natural_scores)[example].tolist()
     text = (
         f"true {_class_name(t0, class_names)}, attacked towards "
         f"{_class_name(t, class_names)}\n"
         f"attack logit {gain:+.2f}, true logit {loss:+.2f}"
     )
-    said = int(result.adversarial_class[example])
+    said = int(result.labels.adversarial_class[example])
     if said != t:
         text += f"; the model says {_class_name(said, class_names)} on the adversarial"
     return text

@@ -291,7 +291,7 @@ def test_both_lack_the_batch_dimension(model):
 
 
 def test_predictions_that_are_equal():
-    with pytest.raises(ValueError, match="give both where the model predicts one"):
+    with pytest.raises(ValueError, match="give both where predictions agree"):
         PromotionSuppression(lambda x: x.flatten(1)[:, :3] * 0).attribute(X, X0)
 
 

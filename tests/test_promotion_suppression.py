@@ -169,8 +169,8 @@ def test_labels_default_to_the_predictions(demo_model, demo_pairs):
     method = PromotionSuppression(demo_model)
     guessed = method.decompose(x, x0, feature_mask=mask)
     given = method.decompose(x, x0, t, t0, feature_mask=mask)
-    assert torch.equal(guessed.target, given.target)
-    assert torch.equal(guessed.true_target, given.true_target)
+    assert torch.equal(guessed.labels.target, given.labels.target)
+    assert torch.equal(guessed.labels.true_target, given.labels.true_target)
     assert torch.equal(guessed.effect, given.effect)
 
 
