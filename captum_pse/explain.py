@@ -74,6 +74,9 @@ def explain(
     if class_names is not None and len(class_names) != scores.shape[1]:
         class_names = None
     mask = None if cell is None else grid_mask(pairs.natural.shape[2:], cell=cell)
+    for stale in ("groups.csv", "summary.json"):
+        # What an earlier run said must not stand beside the figures of this one.
+        (out / stale).unlink(missing_ok=True)
     method = PromotionSuppression(model)
     records: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []

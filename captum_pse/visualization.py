@@ -66,7 +66,8 @@ def _draw_map(
     """One map with its colour bar; arrows on the bar say where values go beyond it."""
     _bare(ax, title)
     image = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
-    below, above = values.min() < low, values.max() > high
+    slack = 1e-3 * (high - low)
+    below, above = values.min() < low - slack, values.max() > high + slack
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
     bar = ax.figure.colorbar(
         image, ax=ax, shrink=0.8, extend=extend[int(below), int(above)]

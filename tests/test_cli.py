@@ -143,6 +143,8 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
     original = PromotionSuppression.decompose
     monkeypatch.setattr(PromotionSuppression, "decompose", decompose)
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "summary.json").write_text("of an earlier run")
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "32"]
     assert main([*command, "--out", str(out)]) == 130
     assert files(out) == ["figures/000-0.png"]
