@@ -1,8 +1,10 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or as before, and what goes into each."""
 
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,3 +24,47 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial = Path(folder) / final.name
         yield partial
         partial.replace(final)
+
+
+@contextmanager
+def atomic_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder whose contents move into ``folder`` when the block succeeds.
+
+    They replace what has the same name there, folders as a whole; anything else stays.
+    When the block raises, ``folder`` is as before, or absent as before.
+    """
+    final = Path(folder)
+    is_new = not final.exists()
+    final.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=final) as temporary:
+            yield Path(temporary)
+            for made in sorted(Path(temporary).iterdir()):
+                if (final / made.name).is_dir():
+                    shutil.rmtree(final / made.name)
+                made.replace(final / made.name)
+    except BaseException:
+        if is_new:
+            final.rmdir()
+        raise
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    import captum
+    import torch
+
+    import captum_pse
+
+    return {
+        "captum_pse": captum_pse.__version__,
+        "captum": captum.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def printable(text: str, most: int = 60) -> str:
+    """``text`` on one line, without control characters, at most so many characters."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return shown if len(shown) <= most else shown[: most - 3] + "..."

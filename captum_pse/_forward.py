@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -28,37 +29,61 @@ def require_eval_batch_norm(forward_func: ForwardFunc) -> None:
             )
 
 
+def first_scores(
+    forward_func: ForwardFunc,
+    inputs: tuple[Tensor, ...],
+    additional_forward_args: tuple[Any, ...] = (),
+) -> Tensor:
+    """The scores of the user's own inputs, which stay as they are.
+
+    Works on copies: a model may write into its inputs, or give out one buffer twice.
+
+    Raises:
+        TypeError, ValueError: As :func:`run_forward`, or the model does not take such
+            inputs.
+    """
+    require_eval_batch_norm(forward_func)
+    copies = tuple(x.clone() for x in inputs)
+    shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+    try:
+        returned = forward_func(*copies, *additional_forward_args)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"forward_func: raised {type(error).__name__} ({error}) for inputs of "
+            f"shape {shapes}; want a model that takes them; they start with "
+            "the batch dimension"
+        ) from error
+    return check_scores(returned, inputs).clone()
+
+
 def run_forward(
     forward_func: ForwardFunc,
     inputs: tuple[Tensor, ...],
-    additional_forward_args: tuple[Any, ...],
+    additional_forward_args: tuple[Any, ...] = (),
 ) -> Tensor:
-    """The scores ``(N, C, ...)`` of the N examples in ``inputs``.
+    """The scores ``(N, C, ...)`` of inputs that were made for this call alone.
 
     Raises:
         TypeError: The forward function does not return a tensor.
         ValueError: It does not return at least two scores for each example.
     """
-    n, shape = len(inputs[0]), tuple(inputs[0].shape)
-    try:
-        scores = forward_func(*inputs, *additional_forward_args)
-    except Exception as error:
-        if hasattr(error, "add_note"):  # Python 3.11
-            error.add_note(
-                f"forward_func raised this for inputs of shape {shape}; inputs start "
-                "with the batch dimension"
-            )
-        raise
-    if not isinstance(scores, Tensor):
+    return check_scores(forward_func(*inputs, *additional_forward_args), inputs)
+
+
+def check_scores(returned: Any, inputs: tuple[Tensor, ...]) -> Tensor:
+    """What a forward function returned for ``inputs``, as :func:`run_forward` wants."""
+    n = len(inputs[0])
+    if not isinstance(returned, Tensor):
         raise TypeError(
-            f"forward_func: returned {type(scores).__name__}, want a tensor of scores "
-            f"({n}, classes, ...)"
+            f"forward_func: returned {type(returned).__name__}, want a tensor of "
+            f"scores ({n}, classes, ...)"
         )
-    if scores.dim() < 2 or len(scores) != n or scores.shape[1] < 2:
+    if returned.dim() < 2 or len(returned) != n or returned.shape[1] < 2:
         raise ValueError(
-            f"forward_func: returned shape {tuple(scores.shape)} for inputs of shape "
-            f"{shape}, want ({n}, classes, ...): the scores of at "
-            "least two classes for each example; inputs start with the batch "
-            "dimension"
+            f"forward_func: returned shape {tuple(returned.shape)} for inputs of shape "
+            f"{tuple(inputs[0].shape)}, want ({n}, classes, ...): the scores of at "
+            "least two classes for each example; inputs start with the batch dimension"
         )
-    return scores
+    return returned

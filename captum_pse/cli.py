@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from captum_pse import AdversarialPair, __version__
+from captum_pse._files import printable
 
 _EXAMPLES = """\
 examples:
@@ -21,12 +23,17 @@ examples:
   captum-pse explain --model mypackage.nets:build --weights net.safetensors \\
       --pairs natural/ adversarial/ --labels labels.csv --out results
 
-exit codes: 0 done, 2 wrong input (nothing half-written), 130 interrupted
+exit codes: 0 done, 2 wrong input, 130 interrupted; nothing is written but when done
 """
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, want numbers with commas between them"
+        ) from error
 
 
 def _positive_int(text: str) -> int:
@@ -38,8 +45,8 @@ def _positive_int(text: str) -> int:
 
 def _device(text: str) -> str:
     try:
-        torch.empty(0, device=text)
-    except (AssertionError, RuntimeError) as error:
+        torch.ones(1, device=text).item()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise argparse.ArgumentTypeError(f"got {text!r}: {error}") from error
     return text
 
@@ -112,13 +119,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal cannot show is no reason to fail after the work.
+        sys.stdout.reconfigure(errors="replace")
     try:
         return _demo(args) if args.command == "demo" else _explain(args)
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"captum-pse: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("captum-pse: interrupted; finished files are whole", file=sys.stderr)
+        print("captum-pse: interrupted, nothing was written", file=sys.stderr)
         return 130
 
 
@@ -132,7 +142,12 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _explain(args: argparse.Namespace) -> int:
     from captum_pse.model_files import load_model
-    from captum_pse.pair_files import read_pair_file, read_pair_folders
+    from captum_pse.pair_files import (
+        label_by_predictions,
+        read_image_folders,
+        read_labels,
+        read_pair_file,
+    )
 
     if len(args.pairs) > 2:
         raise ValueError(
@@ -140,24 +155,37 @@ def _explain(args: argparse.Namespace) -> int:
         )
     if len(args.pairs) == 1 and args.labels is not None:
         raise ValueError("labels: got a CSV file, but a pair file holds its own labels")
-    # Like `python -m`: a model may be a module in the working folder.
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:
+        # Like `python -m`: a model may be a module in the working folder.
+        sys.path.insert(0, str(Path.cwd()))
     loaded = load_model(args.model, args.weights, args.mean, args.std)
+    unmoved: list[str] = []
     if len(args.pairs) == 1:
         pairs = read_pair_file(args.pairs[0])
     else:
-        natural, adversarial = args.pairs
-        pairs = read_pair_folders(
-            natural, adversarial, args.labels, loaded.forward_func
-        )
+        images = read_image_folders(*args.pairs)
+        if args.labels is not None:
+            pairs = read_labels(args.labels, *images)
+        else:
+            pairs, unmoved = label_by_predictions(
+                loaded.forward_func, *images, batch=args.batch, device=args.device
+            )
     settings = {
         "model": args.model,
         "weights": args.weights,
         "pairs": [str(path) for path in args.pairs],
+        "labels": None if args.labels is None else str(args.labels),
         "mean": args.mean,
         "std": args.std,
+        "left_out": unmoved,
     }
-    return _report(args, loaded.forward_func, pairs, loaded.class_names, settings)
+    code = _report(args, loaded.forward_func, pairs, loaded.class_names, settings)
+    if unmoved:
+        print(
+            f"NOTE: left out {len(unmoved)} pair(s) in which the attack did not change "
+            f"the prediction: {', '.join(printable(name) for name in unmoved)}"
+        )
+    return code
 
 
 def _report(

@@ -6,13 +6,13 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-import torch
 from torch import Tensor
 
 from captum_pse import components
-from captum_pse._files import atomic_path
+from captum_pse._files import atomic_path, versions
 from captum_pse.groups import Groups
 from captum_pse.labels import PairLabels
 
@@ -190,10 +190,7 @@ class PixelDecomposition:
 
         The file's metadata hold the versions and settings as JSON.
         """
-        import captum
         from safetensors.torch import save_file
-
-        import captum_pse
 
         tensors = {name: getattr(self, name) for name in _FIELDS}
         tensors |= {f"labels.{name}": getattr(self.labels, name) for name in _LABELS}
@@ -205,9 +202,7 @@ class PixelDecomposition:
             tensors[f"groups.index.{i}"] = x
         manifest = {
             "format": _FORMAT,
-            "captum_pse": captum_pse.__version__,
-            "captum": captum.__version__,
-            "torch": str(torch.__version__),
+            **versions(),
             "eps": self.eps,
             "threshold": self.threshold,
             "is_tuple": self.is_tuple,
@@ -227,31 +222,32 @@ class PixelDecomposition:
         """
         from safetensors import SafetensorError, safe_open
 
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"path: there is no file {path}")
         try:
             with safe_open(path, framework="pt") as file:
                 manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(
-                f"path: {path} is not a safetensors file ({error})"
-            ) from error
-        if manifest.get("format") != _FORMAT:
-            raise ValueError(
-                f"path: {path} has format {manifest.get('format')!r}, want {_FORMAT!r}"
-            )
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"path: {path} is no file of save() ({error})") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+            raise ValueError(f"path: {path} is no file of save() in format {_FORMAT!r}")
 
         def numbered(prefix: str) -> tuple[Tensor, ...]:
             n = sum(name.startswith(f"{prefix}.") for name in tensors)
             return tuple(tensors[f"{prefix}.{i}"] for i in range(n))
 
-        return cls(
-            inputs=numbered("inputs"),
-            baselines=numbered("baselines"),
-            groups=Groups(tensors["groups.ids"], numbered("groups.index")),
-            labels=PairLabels(*(tensors[f"labels.{name}"] for name in _LABELS)),
-            **{name: tensors[name] for name in _FIELDS},
-            **{name: manifest[name] for name in ("eps", "threshold", "is_tuple")},
-        )
+        try:
+            return cls(
+                inputs=numbered("inputs"),
+                baselines=numbered("baselines"),
+                groups=Groups(tensors["groups.ids"], numbered("groups.index")),
+                labels=PairLabels(*(tensors[f"labels.{name}"] for name in _LABELS)),
+                **{name: tensors[name] for name in _FIELDS},
+                **{name: manifest[name] for name in ("eps", "threshold", "is_tuple")},
+            )
+        except KeyError as error:
+            raise ValueError(f"path: {path} lacks {error}") from error
 
 
 def _plain(index: Tensor) -> Tensor:

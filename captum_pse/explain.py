@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import captum
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captum_pse._files import atomic_path
-from captum_pse._forward import run_forward
+from captum_pse._files import atomic_results, printable, versions
+from captum_pse._forward import first_scores
 from captum_pse.groups import grid_mask
 from captum_pse.labels import PredictionWarning, check_index, label_index
 from captum_pse.pair import AdversarialPair
@@ -37,9 +35,9 @@ def explain(
 ) -> list[dict[str, Any]]:
     """Explains each pair of images by its pixel groups.
 
-    Writes into ``out``, each file whole or not at all: ``figures/*.png``, one a pair;
-    ``groups.csv``, one row a group; and, last, ``summary.json`` with one record a pair
-    and the versions and settings.
+    Puts into ``out``, all at once when all is done: ``figures/*.png``, one a pair;
+    ``groups.csv``, one row a group; and ``summary.json``, with one record a pair and
+    the versions and settings. They replace those of an earlier run.
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
@@ -65,72 +63,58 @@ def explain(
 
     if not isinstance(pairs.natural, torch.Tensor) or pairs.natural.dim() != 4:
         raise ValueError("pairs: want one image input of shape (N, C, H, W)")
-    out = Path(out)
     model = model.to(device)
-    n = len(pairs)
-    scores = _first_scores(model, pairs.natural[:1].to(device))
-    for name in ("true_label", "attack_label"):
-        check_index(name, label_index(name, getattr(pairs, name), n), scores)
-    if class_names is not None and len(class_names) != scores.shape[1]:
-        class_names = None
+    _check_labels(model, pairs, device)
     mask = None if cell is None else grid_mask(pairs.natural.shape[2:], cell=cell)
-    for stale in ("groups.csv", "summary.json"):
-        # What an earlier run said must not stand beside the figures of this one.
-        (out / stale).unlink(missing_ok=True)
     method = PromotionSuppression(model)
+    manifest = {
+        **versions(),
+        "eps": method.eps,
+        "threshold": method.threshold,
+        "cell": cell,
+        "batch": batch,
+        "device": device,
+        **(settings or {}),
+    }
     records: list[dict[str, Any]] = []
-    groups: list[dict[str, Any]] = []
-    for i in tqdm(range(n), desc="explaining", unit="pair", disable=not show_progress):
-        pair = pairs.select(i).to(device)
-        with warnings.catch_warnings():
-            # Said by each record's natural_agrees and attack_holds instead.
-            warnings.simplefilter("ignore", PredictionWarning)
-            result = method.decompose(
-                *pair, feature_mask=mask, perturbations_per_eval=batch
-            )
-        name = pairs.names[i]
-        figure = f"figures/{i:03d}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:80]}.png"
-        with atomic_path(out / figure) as partial:
-            result.plot(class_names=class_names, title=name).savefig(partial, dpi=110)
-        for row in result.table():
-            groups.append({"pair": name, **row, "example": i})
-        records.append(
-            {"pair": name, **result.summary()[0], "example": i, "figure": figure}
-        )
-    with (
-        atomic_path(out / "groups.csv") as partial,
-        partial.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(groups[0]))
-        writer.writeheader()
-        writer.writerows(groups)
-    manifest = {**versions(), "cell": cell, "batch": batch, "device": device}
-    summary = {"manifest": {**manifest, **(settings or {})}, "pairs": records}
-    with atomic_path(out / "summary.json") as partial:
-        partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    rows: list[dict[str, Any]] = []
+    with atomic_results(out) as folder:
+        (folder / "figures").mkdir()
+        for i, name in enumerate(
+            tqdm(pairs.names, "explaining", unit="pair", disable=not show_progress)
+        ):
+            with warnings.catch_warnings():
+                # Said by each record's natural_agrees and attack_holds instead.
+                warnings.simplefilter("ignore", PredictionWarning)
+                result = method.decompose(
+                    *pairs.select(i).to(device),
+                    feature_mask=mask,
+                    perturbations_per_eval=batch,
+                )
+            safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:80]
+            figure = f"figures/{i:03d}-{safe}.png"
+            drawn = result.plot(class_names=class_names, title=name)
+            drawn.savefig(folder / figure, dpi=110)
+            of_pair = {"pair": name, "example": i}
+            rows += [{**of_pair, **row, "example": i} for row in result.table()]
+            record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
+            records.append(record)
+        with (folder / "groups.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        summary = json.dumps({"manifest": manifest, "pairs": records}, indent=1)
+        (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     return records
 
 
-def _first_scores(model: nn.Module, images: Tensor) -> Tensor:
-    try:
-        with torch.no_grad():
-            return run_forward(model, (images,), ())
-    except RuntimeError as error:
-        raise ValueError(
-            f"model: it does not take images of shape {tuple(images.shape)} ({error})"
-        ) from error
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    import captum_pse
-
-    return {
-        "captum_pse": captum_pse.__version__,
-        "captum": captum.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
+def _check_labels(model: nn.Module, pairs: AdversarialPair, device: str) -> None:
+    """Raises before anything is computed where a label is not a class of the model."""
+    assert isinstance(pairs.natural, torch.Tensor)
+    with torch.no_grad():
+        scores = first_scores(model, (pairs.natural[:1].to(device),))
+    for name in ("true_label", "attack_label"):
+        check_index(name, label_index(name, getattr(pairs, name), len(pairs)), scores)
 
 
 def format_table(
@@ -140,27 +124,30 @@ def format_table(
 
     def label(number: int) -> str:
         name = f"{number}" if class_names is None else class_names[number]
-        return name if len(name) <= 18 else name[:17] + "…"
+        return printable(name, most=18)
+
+    def answer(record: Mapping[str, Any], agrees: str, prediction: str) -> str:
+        return "yes" if record[agrees] else f"NO: {label(record[prediction])}"
 
     header = (
         *("pair", "true", "attack", "says true", "says attack"),
         *("attack logit", "true logit", "promotion", "suppression"),
         "prom/bal/supp/inactive",
     )
+    counts = ("promotion_dominated", "balanced", "suppression_dominated", "inactive")
     rows: list[tuple[str, ...]] = [header]
     rows += [
         (
-            r["pair"] if len(r["pair"]) <= 32 else r["pair"][:31] + "…",
+            printable(r["pair"], most=32),
             label(r["true_label"]),
             label(r["attack_label"]),
-            "yes" if r["natural_agrees"] else f"NO: {label(r['natural_prediction'])}",
-            "yes" if r["attack_holds"] else f"NO: {label(r['adversarial_prediction'])}",
+            answer(r, "natural_agrees", "natural_prediction"),
+            answer(r, "attack_holds", "adversarial_prediction"),
             f"{r['attack_score_gain']:+.2f}",
             f"{-r['true_score_loss']:+.2f}",
             f"{r['promotion']:.2f}",
             f"{r['suppression']:.2f}",
-            f"{r['promotion_dominated']}/{r['balanced']}"
-            f"/{r['suppression_dominated']}/{r['inactive']}",
+            "/".join(str(r[count]) for count in counts),
         )
         for r in records
     ]

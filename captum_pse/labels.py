@@ -9,9 +9,11 @@ the model returns ``(N, C)``, a tuple ``(class, row, column)`` where it returns
 from __future__ import annotations
 
 import numbers
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -34,6 +36,8 @@ def _integers(name: str, values: Sequence[Any]) -> list[int]:
             raise TypeError(
                 f"{name}: got {value!r} of type {type(value).__name__}, want {_WANTED}"
             )
+        if abs(int(value)) >= 2**63:
+            raise ValueError(f"{name}: got {value}, want a class of the model")
     return [int(value) for value in values]
 
 
@@ -42,7 +46,7 @@ def _rows(name: str, label: Any) -> Tensor:
     if isinstance(label, Tensor):
         if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
             raise TypeError(f"{name}: got a tensor of {label.dtype}, want {_WANTED}")
-        if label.dim() > 2:
+        if label.dim() > 2 or label.numel() == 0:
             raise ValueError(
                 f"{name}: got a tensor of shape {tuple(label.shape)}, want one label "
                 "(0-D), one for each example (N,) or one index for each example (N, D)"
@@ -65,7 +69,10 @@ def _rows(name: str, label: Any) -> Tensor:
 
 
 def label_index(
-    name: str, label: Label, n_examples: int, *, repeat: bool = False
+    name: str,
+    label: Label,
+    n_examples: int,
+    repeated: Callable[[int], bool] = lambda k: False,
 ) -> Tensor:
     """The label as an index tensor.
 
@@ -74,10 +81,8 @@ def label_index(
         label (int, tuple, list or Tensor): In any of Captum's target formats; numpy
             integers and tensors of shape ``(N, 1)`` are taken as well.
         n_examples (int): N, the number of examples.
-        repeat (bool, optional): Whether a label for each of n examples may be used for
-            ``k n`` examples, as ``repeat_interleave`` would.
-            ``captum.attr.NoiseTunnel`` and ``captum.metrics`` repeat inputs and
-            ``target`` so, but no argument that they do not know. Default: False
+        repeated (Callable, optional): Says whether the examples are fewer ones, each k
+            times in a row; then labels of those will do. Default: never
 
     Returns:
         *Tensor*: int64, shape ``(N, D)``.
@@ -90,11 +95,20 @@ def label_index(
     shared = not isinstance(label, list) and len(rows) == 1
     if shared or len(rows) == n_examples:
         return rows.expand(n_examples, -1)
-    if repeat and n_examples % len(rows) == 0:
-        return rows.repeat_interleave(n_examples // len(rows), dim=0)
+    k, rest = divmod(n_examples, len(rows))
+    if rest == 0 and repeated(k):
+        return rows.repeat_interleave(k, dim=0)
     raise ValueError(
         f"{name}: got {len(rows)} label(s), want one for each of {n_examples} examples"
     )
+
+
+def _stand_in_a_row(examples: tuple[Tensor, ...], k: int) -> bool:
+    """Whether each example stands k times in a row; one alone stands for any number."""
+    if len(examples[0]) == 1:
+        return True
+    blocks = (x.reshape(-1, k, *x.shape[1:]) for x in examples)
+    return all(torch.equal(b, b[:, :1].expand_as(b)) for b in blocks)
 
 
 def predicted_index(name: str, scores: Tensor) -> Tensor:
@@ -171,12 +185,15 @@ class PairLabels:
         true_target: Label | None,
         adversarial: Tensor,
         natural: Tensor,
+        baselines: tuple[Tensor, ...],
     ) -> PairLabels:
         """The labels as given, or as predicted where None is given.
 
         Args:
             target, true_target (Label, optional): In any of Captum's formats.
             adversarial, natural (Tensor): Scores ``(N, C, ...)`` on ``x'`` and ``x0``.
+            baselines (tuple[Tensor, ...]): ``x0`` itself. Where each example stands k
+                times in a row, ``true_target`` may have one label for k of them.
 
         Raises:
             TypeError, ValueError: A label that does not fit, or the same label twice.
@@ -188,9 +205,10 @@ class PairLabels:
         def resolved(name: str, label: Label | None, scores: Tensor) -> Tensor:
             if label is None:
                 return predicted_index(name, scores)
-            # Captum repeats target for repeated inputs, but does not know true_target.
-            repeat = name == "true_target"
-            index = label_index(name, label, len(scores), repeat=repeat)
+            # NoiseTunnel and captum.metrics repeat inputs, baselines and target, but no
+            # argument that they do not know.
+            repeated = name == "true_target" and partial(_stand_in_a_row, baselines)
+            index = label_index(name, label, len(scores), repeated or (lambda k: False))
             return check_index(name, index, scores)
 
         t = resolved("target", target, adversarial)
@@ -232,5 +250,14 @@ def _warn_unless_said(side: str, name: str, said: Tensor, index: Tensor) -> None
             f"the first is example {row}, where it says {int(said[row])}, not "
             f"{int(index[row, 0])}",
             PredictionWarning,
-            stacklevel=5,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` of the first frame that is neither ours nor our libraries'."""
+    level, frame = 1, sys._getframe(1)
+    ours = ("captum_pse", "captum", "torch")
+    while frame.f_globals.get("__name__", "").split(".")[0] in ours and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,31 +46,22 @@ def load_model(
         ValueError: The name is unknown, the weights cannot be read or do not fit,
             ``mean`` and ``std`` are not both given or not as long as each other.
     """
-    if (mean is None) != (std is None) or (mean and std and len(mean) != len(std)):
-        raise ValueError(
-            f"mean and std: got {mean} and {std}, want both, of one length"
-        )
-    if std is not None and any(not s > 0 for s in std):
-        raise ValueError(f"std: got {std}, want positive numbers")
+    _check_normalisation(mean, std)
     class_names = None
     if ":" in name:
-        model = _call(name)
         if weights == "DEFAULT":
             raise ValueError(
                 "weights: got DEFAULT, which only torchvision's models have"
             )
+        model = _call(name)
+        if weights is not None:
+            _load_state(model, name, _read_state(Path(weights)))
     else:
-        if weights is None:
-            raise ValueError(
-                f"weights: got None for torchvision's {name}, want a file or DEFAULT"
-            )
         model, preset = _torchvision(name, weights)
-        class_names = preset.meta.get("categories") if preset else None
-        transforms: Any = preset.transforms() if preset else None
-        if mean is None and hasattr(transforms, "mean"):
+        class_names = preset.meta["categories"]
+        if mean is None:
+            transforms: Any = preset.transforms()
             mean, std = transforms.mean, transforms.std
-    if weights is not None and weights != "DEFAULT":
-        _load_state(model, name, _read_state(Path(weights)))
     if mean is not None and std is not None:
         from torchvision.transforms.v2 import Normalize
 
@@ -78,13 +70,29 @@ def load_model(
     return LoadedModel(model.eval(), tuple(class_names) if class_names else None)
 
 
+def _check_normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+    if mean is None and std is None:
+        return
+    if mean is None or std is None or len(mean) != len(std):
+        raise ValueError(
+            f"mean and std: got {mean} and {std}, want both, of one length"
+        )
+    if not all(map(math.isfinite, mean)):
+        raise ValueError(f"mean: got {list(mean)}, want finite numbers")
+    if not all(math.isfinite(s) and s > 0 for s in std):
+        raise ValueError(f"std: got {list(std)}, want positive numbers")
+
+
 def _call(name: str) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     try:
         model = getattr(importlib.import_module(module_name), attribute)()
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the user's own code may raise anything
         raise ValueError(
-            f"model: {name} cannot be imported and called ({error})"
+            f"model: {name} cannot be imported and called without arguments "
+            f"({type(error).__name__}: {error})"
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -93,30 +101,41 @@ def _call(name: str) -> nn.Module:
     return model
 
 
-def _torchvision(name: str, weights: str) -> tuple[nn.Module, Any]:
-    """The model, and torchvision's own weights of it (not loaded unless DEFAULT)."""
+def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Any]:
+    """The model with its weights, and what torchvision says of its own weights."""
     from torchvision import models
 
-    known = models.list_models()
+    known = models.list_models(module=models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ValueError(
-            f"model: got {name!r}, want a name of torchvision's models or "
-            f"package.module:callable{hint}"
+            f"model: got {name!r}, want a name of torchvision's classification models "
+            f"or package.module:callable{hint}"
         )
-    preset = getattr(models.get_model_weights(name), "DEFAULT", None)
-    if weights != "DEFAULT":
-        return models.get_model(name, weights=None), preset
-    if preset is None:
-        raise ValueError(f"weights: torchvision has none for {name}, want a file")
-    try:
-        return models.get_model(name, weights=preset), preset
-    except OSError as error:
+    if weights is None:
         raise ValueError(
-            f"weights: torchvision's for {name} could not be fetched ({error}); want a "
-            "network, or a file"
-        ) from error
+            f"weights: got None for torchvision's {name}, want a file or DEFAULT"
+        )
+    preset = models.get_model_weights(name).DEFAULT
+    if weights == "DEFAULT":
+        try:
+            return models.get_model(name, weights=preset), preset
+        except OSError as error:
+            raise ValueError(
+                f"weights: torchvision's for {name} could not be fetched ({error}); "
+                "want a network, or a file"
+            ) from error
+    state = _read_state(Path(weights))
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # As torchvision builds them whenever it loads weights of its own.
+        auxiliary = any(key.lower().startswith("aux") for key in state)
+        options = {"transform_input": True, "aux_logits": auxiliary}
+        options["init_weights"] = False
+    model = models.get_model(name, weights=None, **options)
+    _load_state(model, name, state)
+    return model, preset
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -10,14 +10,13 @@ import torch
 from captum._utils.common import _format_additional_forward_args
 from torch import Tensor
 
-from captum_pse._forward import ForwardFunc, require_eval_batch_norm, run_forward
+from captum_pse._forward import ForwardFunc, first_scores
 from captum_pse.labels import (
     Label,
     check_differ,
     check_index,
     label_index,
     predicted_class,
-    predicted_index,
 )
 
 Tensors = TypeVar("Tensors", Tensor, tuple[Tensor, ...])
@@ -37,10 +36,10 @@ def _check_kind(name: str, x: Tensor) -> None:
             f"{name}: got {x.dtype}, want floating-point values; turn integer images "
             "into floats, e.g. images / 255"
         )
-    if x.dim() < 2 or len(x) == 0:
+    if x.dim() < 2 or x.numel() == 0:
         raise ValueError(
             f"{name}: got shape {tuple(x.shape)}, want (N, ...) with a batch dimension "
-            "and at least one example"
+            "and at least one example and feature"
         )
 
 
@@ -171,31 +170,6 @@ class AdversarialPair:
             )
         object.__setattr__(self, "names", names)
 
-    @classmethod
-    @torch.no_grad()
-    def from_predictions(
-        cls,
-        forward_func: ForwardFunc,
-        natural: Tensor | tuple[Tensor, ...],
-        adversarial: Tensor | tuple[Tensor, ...],
-        additional_forward_args: Any = None,
-        names: Sequence[str] = (),
-    ) -> AdversarialPair:
-        """The pair with the labels that the model gives to its two sides.
-
-        Raises:
-            ValueError: The model gives both sides of an example the same label.
-        """
-        xs, x0s = check_tensors(adversarial, natural)
-        args = _format_additional_forward_args(additional_forward_args) or ()
-        require_eval_batch_norm(forward_func)
-        attack, true = (
-            predicted_index("attack_label", run_forward(forward_func, side, args))
-            for side in (xs, x0s)
-        )
-        check_differ(attack, true, hint="; the attack did not change the prediction")
-        return cls(natural, adversarial, true[:, 0], attack[:, 0], names)
-
     def __len__(self) -> int:
         return len(_as_tuple("natural", self.natural)[0])
 
@@ -218,8 +192,12 @@ class AdversarialPair:
             f"{', '.join(moves[:3])}{more})"
         )
 
-    def select(self, examples: int | slice | Sequence[int]) -> AdversarialPair:
+    def select(self, examples: Any) -> AdversarialPair:
         """The pair of some of the examples, in the order given.
+
+        Args:
+            examples (int, slice, sequence of int or Tensor): As for indexing a tensor
+                of N; a mask is a bool tensor ``(N,)``.
 
         Examples::
 
@@ -227,13 +205,15 @@ class AdversarialPair:
             >>> len(AdversarialPair(x, x + 1, 0, 1).select(slice(0, 2)))
             2
         """
-        n = len(self)
-        if isinstance(examples, slice):
-            rows = list(range(n))[examples]
-        else:
-            rows = [examples] if isinstance(examples, int) else list(examples)
-        if any(not -n <= row < n for row in rows):
-            raise IndexError(f"examples: got {examples!r}, want numbers below {n}")
+        chosen = examples
+        if not isinstance(examples, slice):
+            chosen = torch.as_tensor(examples)
+        try:
+            rows = torch.arange(len(self))[chosen].reshape(-1).tolist()
+        except IndexError as error:
+            raise IndexError(
+                f"examples: got {examples!r}, want some of {len(self)} ({error})"
+            ) from error
 
         def pick(value: Any) -> Any:
             if isinstance(value, tuple):
@@ -277,10 +257,9 @@ class AdversarialPair:
                 the model's classes.
         """
         args = _format_additional_forward_args(additional_forward_args) or ()
-        require_eval_batch_norm(forward_func)
         for side, name in (("natural", "true_label"), ("adversarial", "attack_label")):
             inputs = _as_tuple(side, getattr(self, side))
-            scores = run_forward(forward_func, inputs, args)
+            scores = first_scores(forward_func, inputs, args)
             index = check_index(
                 name, label_index(name, getattr(self, name), len(self)), scores
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from captum_pse import components
 from captum_pse._engine.dense import ablated_scores
-from captum_pse._forward import ForwardFunc, require_eval_batch_norm, run_forward
+from captum_pse._forward import ForwardFunc, first_scores, run_forward
 from captum_pse.decomposition import Component, PixelDecomposition, check_component
 from captum_pse.groups import Groups
 from captum_pse.labels import Label, PairLabels
@@ -45,7 +46,8 @@ class PromotionSuppression(PerturbationAttribution):
     Args:
         forward_func (Callable): The model, or any function that returns the scores of
             its classes, shape ``(N, C)``, or ``(N, C, ...)`` for dense predictions. It
-            is used as it is: put a model into evaluation mode first.
+            is used as it is: put a model into evaluation mode first. Batch norm in
+            training mode is refused; dropout in training mode makes the numbers random.
         eps (float, optional): The smallest effect that counts, in score units.
             Default: 1e-3
         threshold (float, optional): Beyond how many octaves a ratio is dominated; 1
@@ -71,12 +73,12 @@ class PromotionSuppression(PerturbationAttribution):
         threshold: float = components.DOMINANCE,
     ) -> None:
         super().__init__(forward_func)
-        if not eps > 0:
+        if not 0 < eps < math.inf:
             raise ValueError(f"eps: got {eps}, want a positive number")
-        if not threshold >= 0:
+        if not 0 <= threshold < math.inf:
             raise ValueError(f"threshold: got {threshold}, want 0 or more")
-        self.eps = eps
-        self.threshold = threshold
+        self.eps = float(eps)
+        self.threshold = float(threshold)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -112,8 +114,9 @@ class PromotionSuppression(PerturbationAttribution):
                 ``inputs``. Default: None
             true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
                 likewise; None means what the model predicts on ``baselines``. Labels
-                for n examples are repeated for a batch of ``k n``, as ``NoiseTunnel``
-                makes it. Default: None
+                for n examples also serve a batch in which each natural example stands
+                k times in a row, as ``NoiseTunnel`` and ``sensitivity_max`` make it.
+                Default: None
             component (str, optional): ``"effect"``, ``"promotion"``, ``"suppression"``
                 (in score units, at least 0), ``"ratio"`` (in octaves) or ``"type"`` (-1
                 suppression-dominated, 0 balanced, 1 promotion-dominated).
@@ -203,19 +206,21 @@ class PromotionSuppression(PerturbationAttribution):
                 f"perturbations_per_eval: got {perturbations_per_eval!r}, want a "
                 "positive int"
             )
-        require_eval_batch_norm(self.forward_func)
         args = _format_additional_forward_args(additional_forward_args) or ()
         # One natural example for all is repeated: the arguments may have N examples.
         naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
 
-        def scores_of(batch: tuple[Tensor, ...], repeats: int = 1) -> Tensor:
-            expanded = _expand_additional_forward_args(args, repeats) if args else args
-            return run_forward(self.forward_func, batch, expanded)
+        adversarial = first_scores(self.forward_func, xs, args)
+        natural = first_scores(self.forward_func, naturals, args)
+        labels = PairLabels.resolve(target, true_target, adversarial, natural, x0s)
 
-        adversarial, natural = scores_of(xs), scores_of(naturals)
-        labels = PairLabels.resolve(target, true_target, adversarial, natural)
+        def evaluate(batch: tuple[Tensor, ...], copies: int) -> Tensor:
+            expanded = _expand_additional_forward_args(args, copies) if args else args
+            scores = run_forward(self.forward_func, batch, expanded)
+            return labels.select(scores, copies)
+
         erased = ablated_scores(
-            lambda batch, k: labels.select(scores_of(batch, k), k),
+            evaluate,
             xs,
             x0s,
             groups,
@@ -233,8 +238,8 @@ class PromotionSuppression(PerturbationAttribution):
         present = groups.sizes(xs) > 0
         changes = torch.where(present.unsqueeze(2), before.unsqueeze(1) - erased, 0)
         return PixelDecomposition(
-            inputs=xs,
-            baselines=naturals,
+            inputs=tuple(x.detach() for x in xs),
+            baselines=tuple(x0.detach() for x0 in naturals),
             groups=groups,
             labels=labels,
             promotion_change=changes[..., 0],

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_pse import components
+from captum_pse._files import printable
 
 if TYPE_CHECKING:
     from captum_pse.decomposition import PixelDecomposition
@@ -32,13 +33,6 @@ COLORS = {
     "promotion": "#e66101",
     "inactive": "#ffffff",
 }
-_DOMINATED = {
-    "suppression": "suppression-dominated",
-    "balanced": "balanced",
-    "promotion": "promotion-dominated",
-    "inactive": "inactive",
-}
-
 Array = npt.NDArray[Any]
 
 
@@ -58,6 +52,8 @@ def _bare(ax: Axes, title: str) -> None:
     ax.set_title(title, fontsize=9)
     ax.set_xticks([])
     ax.set_yticks([])
+    # Shows through where a map has no value: features in no group.
+    ax.patch.set(facecolor="white", edgecolor="#d0d0d0", hatch="xxx")
 
 
 def _draw_map(
@@ -67,7 +63,8 @@ def _draw_map(
     _bare(ax, title)
     image = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
     slack = 1e-3 * (high - low)
-    below, above = values.min() < low - slack, values.max() > high + slack
+    below = np.nanmin(values) < low - slack
+    above = np.nanmax(values) > high + slack
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
     bar = ax.figure.colorbar(
         image, ax=ax, shrink=0.8, extend=extend[int(below), int(above)]
@@ -76,7 +73,10 @@ def _draw_map(
     bar.ax.tick_params(labelsize=7)
 
 
-def _draw_types(ax: Axes, types: Array, inactive: Array) -> None:
+def _draw_types(
+    ax: Axes, types: Array, inactive: Array, result: PixelDecomposition, example: int
+) -> None:
+    """The map of types; its colour bar is the scatter's legend too."""
     _bare(ax, "type")
     image = ax.imshow(
         np.where(inactive, 2, types),
@@ -85,8 +85,14 @@ def _draw_types(ax: Axes, types: Array, inactive: Array) -> None:
         interpolation="nearest",
     )
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, ticks=[-1, 0, 1, 2])
+    record = result.summary()[example]
+    counts = ("suppression_dominated", "balanced", "promotion_dominated", "inactive")
     bar.ax.set_yticklabels(
-        ["suppression", "balanced", "promotion", "inactive"], fontsize=7
+        [
+            f"{name}\n{record[count]} groups"
+            for name, count in zip(COLORS, counts, strict=True)
+        ],
+        fontsize=7,
     )
 
 
@@ -102,19 +108,9 @@ def _draw_scatter(ax: Axes, result: PixelDecomposition, example: int) -> None:
             result.inactive,
         )
     )
-    for value, name in ((-1, "suppression"), (0, "balanced"), (1, "promotion")):
-        chosen = (types == value) & (inactive == 0)
-        ax.scatter(
-            s[chosen],
-            p[chosen],
-            s=9,
-            color=COLORS[name],
-            edgecolor="black",
-            linewidth=0.2,
-            label=f"{int(chosen.sum())} {_DOMINATED[name]}",
-        )
-    ax.scatter([], [], s=9, color="white", edgecolor="black", linewidth=0.4,
-               label=f"{int(inactive.sum())} inactive")  # fmt: skip
+    palette = np.array(list(COLORS.values()))
+    kinds = np.where(inactive == 1, 2, types).astype(int) + 1
+    ax.scatter(s, p, s=9, c=palette[kinds], edgecolor="black", linewidth=0.2)
     top = max(float(p.max(initial=0)), float(s.max(initial=0)), result.eps) * 1.05
     for slope in (2.0**result.threshold, 2.0**-result.threshold):
         ax.plot([0, top / max(slope, 1)], [0, top * min(slope, 1)], "k:", linewidth=0.7)
@@ -123,12 +119,25 @@ def _draw_scatter(ax: Axes, result: PixelDecomposition, example: int) -> None:
     ax.set_xlabel("suppression (logits)", fontsize=8)
     ax.set_ylabel("promotion (logits)", fontsize=8)
     ax.tick_params(labelsize=7)
-    ax.set_title("groups", fontsize=9)
-    ax.legend(fontsize=6.5, loc="upper right", framealpha=0.85)
+    ax.set_title("groups, coloured by type", fontsize=9)
 
 
 def _class_name(number: int, class_names: Sequence[str] | None) -> str:
-    return f"{number}" if class_names is None else f"{class_names[number]} ({number})"
+    if class_names is None:
+        return f"{number}"
+    if number >= len(class_names):
+        raise ValueError(f"class_names: got {len(class_names)}, want one for {number}")
+    return f"{printable(class_names[number])} ({number})"
+
+
+def _headline(
+    result: PixelDecomposition,
+    example: int,
+    class_names: Sequence[str] | None,
+    title: str | None,
+) -> str:
+    text = describe(result, example, class_names)
+    return text if title is None else f"{printable(title)}: {text}"
 
 
 def describe(
@@ -202,16 +211,17 @@ def plot_pair(
     sizes = np.abs(strongest)
     reach = _positive(float(np.quantile(sizes, 0.995)), float(sizes.max()))
     promotion, suppression = (
-        result.groups.spread(values, tuple(x.float() for x in result.inputs))[0][
-            example
-        ].mean(0)
+        _mean_over_channels(result, values, example)
         for values in (result.promotion, result.suppression)
     )
     ratio = components.log_ratio(promotion, suppression, result.eps)
     types = components.dominance(ratio, result.threshold)
+    types[ratio.isnan()] = torch.nan
     inactive = components.is_inactive(promotion, suppression, result.eps)
-    top = _positive(max(float(promotion.max()), float(suppression.max())))
-    octaves = _positive(float(ratio.abs().max()))
+    # In no group means not a number, in all three alike; some group there always is.
+    in_group = ~ratio.isnan()
+    top = _positive(float(torch.stack([promotion, suppression])[:, in_group].max()))
+    octaves = _positive(float(ratio[in_group].abs().max()))
 
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     axes = figure.subplots(2, 4)
@@ -231,9 +241,9 @@ def plot_pair(
         _draw_map(ax, _numpy(values), name, "logits", cmap, 0, top)
     _draw_map(axes[1, 2], _numpy(ratio), "ratio promotion : suppression", "octaves",
               "PuOr_r", -octaves, octaves)  # fmt: skip
-    _draw_types(axes[1, 3], _numpy(types), _numpy(inactive).astype(bool))
-    text = describe(result, example, class_names)
-    figure.suptitle(text if title is None else f"{title}: {text}", fontsize=11)
+    _draw_types(axes[1, 3], _numpy(types), inactive.cpu().numpy(), result, example)
+    text = _headline(result, example, class_names, title)
+    figure.suptitle(text, fontsize=11, parse_math=False)
     return figure
 
 
@@ -278,9 +288,19 @@ def plot_groups(
     ax.set_xlabel(f"group, the {len(order)} of {len(result.groups)} with most effect")
     ax.set_ylabel("logits")
     ax.legend(fontsize=8)
-    text = describe(result, example, class_names)
-    ax.set_title(text if title is None else f"{title}: {text}", fontsize=10)
+    text = _headline(result, example, class_names, title)
+    ax.set_title(text, fontsize=10, parse_math=False)
     return figure
+
+
+def _mean_over_channels(
+    result: PixelDecomposition, values: Tensor, example: int
+) -> Tensor:
+    """A map ``(H, W)`` of the groups' values; NaN where no channel is in a group."""
+    single = tuple(x.float() for x in result.inputs)
+    spread = result.groups.spread(values, single)[0][example]
+    index = result.groups.index[0].expand_as(result.inputs[0])[example]
+    return torch.where(index >= 0, spread, torch.nan).nanmean(0)
 
 
 def _existing(result: PixelDecomposition, example: int) -> int:

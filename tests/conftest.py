@@ -120,7 +120,7 @@ def npz(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: np.ndarray | None) -> Path:
         rng = np.random.default_rng(0)
         arrays: dict[str, np.ndarray | None] = {
-            "natural": rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8),
+            "natural": rng.integers(40, 216, (2, 3, 64, 64), dtype=np.uint8),
             "perturbation": rng.normal(0, 0.02, (2, 3, 64, 64)).astype(np.float16),
             "true_label": np.array([0, 1]),
             "attack_label": np.array([1, 0]),

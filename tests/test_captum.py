@@ -73,7 +73,7 @@ def test_noise_tunnel_expands_masks_of_each_example(make_case):
 
 
 def test_infidelity_of_a_linear_model_is_nought():
-    """Suppression's signed change is exactly what a linear model loses."""
+    """What erasing a feature takes from a linear model is its weight times it."""
     weight = torch.rand(3, 4)
     x, x0 = torch.rand(2, 4), torch.zeros(2, 4)
 

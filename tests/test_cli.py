@@ -6,14 +6,17 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from captum_pse import PromotionSuppression, __version__, demo, grid_mask
 from captum_pse.cli import main
+from captum_pse.explain import format_table
 
 MODEL = "captum_pse.demo:load_model"
 
@@ -55,7 +58,7 @@ def test_demo(tmp_path, capsys):
 
 def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
     """Random pairs: the model does not say the labels, which is reported."""
-    path = npz(name=np.array(["../<b>", "a/b"]))
+    path = npz(name=np.array(["../<b>", "a/$\\frac$b"]))
     command = ["explain", "--model", MODEL, "--pairs", str(path), "--cell", "32"]
     for _ in range(2):
         assert main([*command, "--out", str(tmp_path / "out")]) == 0
@@ -64,7 +67,7 @@ def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
     assert "NOTE: the model does not say the attack label on" in out
     assert files(tmp_path / "out") == [
         "figures/000-.._b_.png",
-        "figures/001-a_b.png",
+        "figures/001-a_frac_b.png",
         "groups.csv",
         "summary.json",
     ]
@@ -78,19 +81,28 @@ def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
     assert records[0]["pair"] == "../<b>"
 
 
-def test_explain_folders_by_the_models_own_labels(tmp_path, demo_pairs):
-    for side in ("natural", "adversarial"):
-        (tmp_path / side).mkdir()
-        for image, name in zip(getattr(demo_pairs, side), "abc", strict=True):
-            pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(tmp_path / side / f"{name}.png")
+def save_images(folder: Path, images: Tensor) -> None:
+    folder.mkdir()
+    for image, name in zip(images, "abcdef", strict=False):
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+
+
+def test_explain_folders_by_the_models_own_labels(tmp_path, demo_pairs, capsys):
+    """The last attack failed: its pair is left out, and named."""
+    x, x0 = demo_pairs.adversarial, demo_pairs.natural
+    save_images(tmp_path / "natural", torch.cat([x0, x0[:1]]))
+    save_images(tmp_path / "adversarial", torch.cat([x, x0[:1]]))
     sides = [str(tmp_path / "natural"), str(tmp_path / "adversarial")]
     out = tmp_path / "out"
     options = ["--cell", "32", "--batch", "2", "--out", str(out)]
     assert main(["explain", "--model", MODEL, "--pairs", *sides, *options]) == 0
-    records = json.loads((out / "summary.json").read_text())["pairs"]
-    assert [r["attack_label"] for r in records] == demo_pairs.attack_label.tolist()
-    assert [r["pair"] for r in records] == ["a", "b", "c"]
+    assert "NOTE: left out 1 pair(s)" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    labels = [r["attack_label"] for r in summary["pairs"]]
+    assert labels == demo_pairs.attack_label.tolist()
+    assert [r["pair"] for r in summary["pairs"]] == ["a", "b", "c"]
+    assert summary["manifest"]["left_out"] == ["d"]
 
 
 WRONG = {
@@ -106,7 +118,7 @@ WRONG = {
     "mean of the wrong length": (
         {},
         ["--mean", "0.5,0.5", "--std", "1,1"],
-        "model: it does not take images of shape (1, 3, 64, 64)",
+        "raised RuntimeError",
     ),
 }
 
@@ -122,6 +134,74 @@ def test_wrong_input_leaves_nothing_behind(
     assert error.startswith("captum-pse: error: ")
     assert message in error
     assert not out.exists()
+
+
+def test_a_rerun_replaces_results_and_leaves_other_files(tmp_path, npz):
+    out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    (out / "figures" / "007-gone.png").write_text("of an earlier run")
+    (out / "notes.txt").write_text("mine")
+    command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "32"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert files(out) == [
+        "figures/000-0.png",
+        "figures/001-1.png",
+        "groups.csv",
+        "notes.txt",
+        "summary.json",
+    ]
+
+
+def test_labels_batch_and_settings_reach_the_work(tmp_path, demo_pairs, monkeypatch):
+    for side in ("natural", "adversarial"):
+        save_images(tmp_path / side, getattr(demo_pairs, side))
+    (tmp_path / "labels.csv").write_text(
+        "name,true_label,attack_label\na,3,4\nb,1,2\nc,2,3\n"
+    )
+    sizes = []
+    forward = demo.DemoNet.forward
+    monkeypatch.setattr(
+        demo.DemoNet,
+        "forward",
+        lambda self, x: sizes.append(len(x)) or forward(self, x),
+    )
+    out = tmp_path / "out"
+    sides = [str(tmp_path / "natural"), str(tmp_path / "adversarial")]
+    command = ["explain", "--model", MODEL, "--pairs", *sides, "--cell", "32"]
+    command += ["--labels", str(tmp_path / "labels.csv"), "--batch", "3"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert max(sizes) == 3
+    summary = json.loads((out / "summary.json").read_text())
+    assert [r["true_label"] for r in summary["pairs"]] == [3, 1, 2]
+    assert [r["natural_agrees"] for r in summary["pairs"]] == [False, True, True]
+    settings = {"model": MODEL, "cell": 32, "batch": 3, "device": "cpu", "eps": 1e-3}
+    assert settings.items() <= summary["manifest"].items()
+
+
+def test_format_table():
+    record = {
+        "pair": "p" * 40,
+        "true_label": 1,
+        "attack_label": 0,
+        "natural_prediction": 1,
+        "adversarial_prediction": 1,
+        "natural_agrees": True,
+        "attack_holds": False,
+        "attack_score_gain": 1.5,
+        "true_score_loss": 2.25,
+        "promotion": 3.0,
+        "suppression": 4.0,
+        "promotion_dominated": 5,
+        "balanced": 6,
+        "suppression_dominated": 7,
+        "inactive": 8,
+    }
+    *_, row = format_table([record], ("zero", "one\n")).splitlines()
+    assert row.split() == [
+        "p" * 29 + "...",
+        *("one\N{REPLACEMENT CHARACTER}", "zero", "yes", "NO:"),
+        *("one\N{REPLACEMENT CHARACTER}", "+1.50", "-2.25", "3.00", "4.00", "5/6/7/8"),
+    ]
 
 
 def test_out_is_a_file(tmp_path, npz, capsys):
@@ -143,11 +223,17 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
     original = PromotionSuppression.decompose
     monkeypatch.setattr(PromotionSuppression, "decompose", decompose)
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "summary.json").write_text("of an earlier run")
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "32"]
-    assert main([*command, "--out", str(out)]) == 130
-    assert files(out) == ["figures/000-0.png"]
+    command += ["--out", str(out)]
+    assert main(command) == 130
+    assert not out.exists()
+    assert "nothing was written" in capsys.readouterr().err
+    calls[:] = [1, 1]
+    assert main(command) == 0
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    calls.clear()
+    assert main(command) == 130
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
 
 
 @pytest.mark.parametrize(
@@ -159,6 +245,7 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
         ([], 2),
         (["demo", "--cell", "0"], 2),
         (["demo", "--device", "nonsense"], 2),
+        (["demo", "--device", "meta"], 2),
     ],
 )
 def test_usage(arguments, code, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
 from pathlib import Path
@@ -51,6 +53,15 @@ def test_components_follow_from_the_changes(result):
         assert row["effect"] == pytest.approx(effect, abs=1e-6)
         assert row["ratio"] == pytest.approx(ratio, abs=1e-5)
         assert (row["type"], row["inactive"]) == (kind, inactive)
+
+
+def test_threshold_moves_the_types(result):
+    wide = dataclasses.replace(result, threshold=2.5)
+    assert [row["type"] for row in wide.table()] == [
+        *("balanced",) * 4,
+        "promotion",
+        *("balanced",) * 3,
+    ]
 
 
 def test_attributions_are_the_components(result):
@@ -116,12 +127,20 @@ def write_other(path: Path) -> None:
     save_file({"x": torch.zeros(1)}, path)
 
 
+def write_part(path: Path) -> None:
+    from safetensors.torch import save_file
+
+    manifest = json.dumps({"format": "captum_pse.PixelDecomposition/1"})
+    save_file({"x": torch.zeros(1)}, path, {"manifest": manifest})
+
+
 @pytest.mark.parametrize(
     ("write", "error", "message"),
     [
         (lambda path: None, FileNotFoundError, "r.safetensors"),
-        (write_bytes, ValueError, "path: .* is not a safetensors file"),
-        (write_other, ValueError, "path: .* has format None, want"),
+        (write_bytes, ValueError, "path: .* is no file of save"),
+        (write_other, ValueError, "path: .* is no file of save.. in format"),
+        (write_part, ValueError, "path: .* lacks 'groups.ids'"),
     ],
 )
 def test_files_that_do_not_load(tmp_path, write, error, message):

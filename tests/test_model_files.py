@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from torchvision.models import squeezenet1_1
+from torchvision.models import googlenet, squeezenet1_1
 
 from captum_pse.model_files import load_model
 
@@ -82,12 +82,19 @@ class Evil:
 
 
 NAMES = {
+    "a segmentation model": ("fcn_resnet50", "w.pt", "torchvision's classification"),
+    "a dot for the colon": ("captum_pse.demo.load_model", None, "got 'captum_pse.demo"),
     "unknown name": ("squeezenet1_2", "w.pt", "did you mean squeezenet1_1 or"),
     "nothing like it": ("zzz", "w.pt", "model: got 'zzz', want a name of torchvision"),
     "no weights": ("squeezenet1_1", None, "weights: got None for torchvision's"),
     "no such package": ("nowhere.at_all:f", None, "model: .* cannot be imported"),
     "no such attribute": ("captum_pse.demo:nothing", None, "model: .* cannot be"),
     "no module": (":f", None, "model: :f cannot be imported and called"),
+    "a callable that wants more": (
+        "captum_pse.demo:draw_scene",
+        None,
+        "model: .* called without arguments .TypeError: .* missing 2 required",
+    ),
     "not a model": ("captum_pse.demo:make_pairs", None, "returned AdversarialPair"),
     "DEFAULT for a callable": (
         "captum_pse.demo:load_model",
@@ -164,9 +171,28 @@ def test_mean_and_std_belong_together(mean, std):
         load_model("captum_pse.demo:load_model", mean=mean, std=std)
 
 
-def test_std_is_positive():
-    with pytest.raises(ValueError, match=r"std: got \[0.0\], want positive"):
-        load_model("captum_pse.demo:load_model", mean=[0.5], std=[0.0])
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([0.5], [0.0], r"std: got \[0.0\], want positive"),
+        ([0.5], [float("inf")], r"std: got \[inf\], want positive"),
+        ([float("nan")], [1.0], r"mean: got \[nan\], want finite"),
+    ],
+)
+def test_mean_and_std_are_numbers(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        load_model("captum_pse.demo:load_model", mean=mean, std=std)
+
+
+def test_googlenet_is_built_as_torchvision_builds_it_for_its_weights(tmp_path):
+    """The published file has no auxiliary heads and wants transform_input."""
+    network = googlenet(aux_logits=False, transform_input=True, init_weights=False)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    loaded = load_model("googlenet", str(tmp_path / "weights.pt"), [0.0] * 3, [1.0] * 3)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.eval()(x)
+        torch.testing.assert_close(loaded.forward_func(x), expected)
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from captum_pse import AdversarialPair
 
@@ -23,7 +25,14 @@ def test_unpacks_in_the_order_of_attribute(pair):
 
 @pytest.mark.parametrize(
     ("examples", "names"),
-    [(1, "b"), (-1, "c"), (slice(0, 2), "ab"), ([2, 0], "ca")],
+    [
+        (1, "b"),
+        (-1, "c"),
+        (np.int64(1), "b"),
+        (slice(0, 2), "ab"),
+        ([2, 0], "ca"),
+        (torch.tensor([True, False, True]), "ac"),
+    ],
 )
 def test_select(pair, examples, names):
     part = pair.select(examples)
@@ -36,7 +45,7 @@ def test_select(pair, examples, names):
 
 
 def test_select_outside(pair):
-    with pytest.raises(IndexError, match="examples: got 3, want numbers below 3"):
+    with pytest.raises(IndexError, match="examples: got 3, want some of 3"):
         pair.select(3)
 
 
@@ -50,23 +59,14 @@ def test_dense_labels_and_tuples():
     assert repr(pair).startswith("AdversarialPair(2 x (3, 4, 4), (5,), torch.float32")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_to_moves_everything():
     x = (torch.rand(1, 3, 4, 4),)
-    moved = AdversarialPair(x, x, 0, 1).to("cpu")
-    assert torch.equal(moved.natural[0], x[0])
-    assert moved.true_label.tolist() == [0]
-
-
-def test_labels_from_predictions(demo_model, demo_pairs):
-    got = AdversarialPair.from_predictions(
-        demo_model, demo_pairs.natural, demo_pairs.adversarial
-    )
-    assert got.true_label.tolist() == demo_pairs.true_label.tolist()
-    assert got.attack_label.tolist() == demo_pairs.attack_label.tolist()
-    with pytest.raises(ValueError, match="the attack did not change the prediction"):
-        AdversarialPair.from_predictions(
-            demo_model, demo_pairs.natural, demo_pairs.natural
-        )
+    moved = AdversarialPair(x, x, 0, 1, names="a").to("cuda")
+    for tensor in (moved.natural[0], moved.adversarial[0], moved.true_label):
+        assert tensor.device.type == "cuda"
+    assert torch.equal(moved.natural[0].cpu(), x[0])
+    assert moved.names == ("a",)
 
 
 def test_verify(demo_model, demo_pairs):
@@ -81,3 +81,20 @@ def test_verify(demo_model, demo_pairs):
         AdversarialPair(x0, x, (t0 + 5) % 12, t).verify(demo_model)
     with pytest.raises(ValueError, match="attack_label: got 12 for example 0"):
         AdversarialPair(x0, x, t0, 12).verify(demo_model)
+
+
+def test_verify_passes_the_arguments_on(make_case):
+    case = make_case(2)
+    pair = AdversarialPair(case.natural, case.adversarial, 1, [0, 2])
+
+    def forward(x: Tensor, natural: Tensor) -> Tensor:
+        """Says 1 on what it is told is natural, else 0 and 2."""
+        same = (x == natural).flatten(1).all(1)
+        said = torch.where(same, 1, torch.tensor([0, 2]))
+        return torch.nn.functional.one_hot(said, 3).double()
+
+    pair.verify(forward, case.natural)
+    with pytest.raises(ValueError, match="true_label: the model says otherwise on 2"):
+        pair.verify(forward, case.natural + 1)
+    with pytest.raises(ValueError, match="norm is in training mode"):
+        pair.verify(case.model.train())

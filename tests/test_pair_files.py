@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
+from torch import Tensor, nn
 
-from captum_pse.pair_files import read_pair_file, read_pair_folders
+from captum_pse import AdversarialPair
+from captum_pse.pair_files import (
+    label_by_predictions,
+    read_image_folders,
+    read_labels,
+    read_pair_file,
+)
 
 FLOATS = np.linspace(0, 1, 2 * 3 * 64 * 64).reshape(2, 3, 64, 64)
 
@@ -58,7 +67,7 @@ ARRAYS = {
     ),
     "pickled": (
         {"true_label": np.array([0, None], dtype=object)},
-        "needs unpickling, which is not done",
+        "holds pickled objects, which are not read",
     ),
     "integers": (
         {"natural": BYTES.astype(np.int64)},
@@ -66,7 +75,7 @@ ARRAYS = {
     ),
     "out of range": (
         {"natural": FLOATS * 255},
-        r"natural: got values from 0.0 to 255.0, want \[0, 1\]",
+        r"natural: got values from 0 to 255, want \[0, 1\]",
     ),
     "NaN": (
         {"natural": FLOATS * np.nan},
@@ -74,7 +83,19 @@ ARRAYS = {
     ),
     "NaN in the perturbation": (
         {"perturbation": np.full((2, 3, 64, 64), np.nan, dtype=np.float32)},
-        "adversarial: got 24576 NaN or infinite",
+        r"natural \+ perturbation: got values from nan",
+    ),
+    "perturbation in bytes": (
+        {"perturbation": np.full((2, 3, 64, 64), 8, dtype=np.float32)},
+        r"natural \+ perturbation: got values from 8.*, want \[0, 1\]",
+    ),
+    "adversarial normalised": (
+        {"perturbation": None, "adversarial": FLOATS * 4 - 2},
+        r"adversarial: got values from -2 to 2, want \[0, 1\]",
+    ),
+    "one label": (
+        {"true_label": np.array([0])},
+        r"true_label: got int64 of shape \(1,\), want integers \(2,\)",
     ),
     "not images": ({"natural": BYTES[0]}, r"natural: got shape \(3, 64, 64\)"),
     "shapes differ": (
@@ -87,7 +108,7 @@ ARRAYS = {
     ),
     "labels too long": (
         {"true_label": np.array([0, 1, 2])},
-        r"true_label: got 3 label\(s\), want one for each of 2 examples",
+        r"true_label: got int64 of shape \(3,\), want integers \(2,\)",
     ),
     "labels of floats": (
         {"attack_label": np.array([0.0, 1.0])},
@@ -98,7 +119,7 @@ ARRAYS = {
         "the same label",
     ),
     "names too few": (
-        {"name": np.array(["a"])},
+        {"name": np.array([b"a"])},
         "names: got 1, want one for each of 2",
     ),
 }
@@ -142,6 +163,12 @@ FILES = {
         ValueError,
         "is not a whole .npz file",
     ),
+    "a zip of something else": (
+        ".npz",
+        lambda source, path: zipfile.ZipFile(path, "w").writestr("natural", "hello"),
+        ValueError,
+        r"lacks the array\(s\) natural",
+    ),
     "damaged": (
         ".safetensors",
         lambda source, path: path.write_bytes(b"garbage" * 50),
@@ -161,6 +188,11 @@ def test_files_that_are_refused(npz, tmp_path, suffix, write, error, message):
         write(npz(), path)
     with pytest.raises(error, match=message):
         read_pair_file(path)
+
+
+def read_folders(folder: Path, labels: Path | None) -> AdversarialPair | None:
+    images = read_image_folders(folder / "natural", folder / "adversarial")
+    return None if labels is None else read_labels(labels, *images)
 
 
 @pytest.fixture
@@ -189,7 +221,7 @@ def test_folders_with_labels(folders):
         folder,
         "true_label,name,attack_label\n5,b.png,6\n1,other.v2,1\n3,a,4\n",
     )
-    pair = read_pair_folders(folder / "natural", folder / "adversarial", labels)
+    pair = read_folders(folder, labels)
     expected = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     torch.testing.assert_close(pair.natural, expected)
     torch.testing.assert_close(pair.adversarial, 1 - expected)
@@ -198,17 +230,33 @@ def test_folders_with_labels(folders):
     assert pair.attack_label.tolist() == [4, 6]
 
 
-def test_folders_labelled_by_a_model(folders):
-    folder, _ = folders
+class FirstPixel(nn.Module):
+    """Says 0 where the first pixel is bright, else 1; counts the images of a pass."""
 
-    def model(x: torch.Tensor) -> torch.Tensor:
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
         return torch.stack([x[:, 0, 0, 0], 1 - x[:, 0, 0, 0]], 1)
 
-    pair = read_pair_folders(
-        folder / "natural", folder / "adversarial", forward_func=model
+
+def test_labels_by_a_model():
+    natural = torch.zeros(3, 3, 4, 4)
+    adversarial = natural.clone()
+    adversarial[:2] = 1
+    model = FirstPixel()
+    pair, unmoved = label_by_predictions(
+        model, natural, adversarial, ["a", "b", "c"], batch=2
     )
-    assert pair.true_label.tolist() == model(pair.natural).argmax(1).tolist()
-    assert pair.attack_label.tolist() == model(pair.adversarial).argmax(1).tolist()
+    assert (list(pair.names), unmoved) == (["a", "b"], ["c"])
+    assert pair.true_label.tolist() == [1, 1]
+    assert pair.attack_label.tolist() == [0, 0]
+    assert torch.equal(pair.adversarial, adversarial[:2])
+    assert model.seen == [2, 1, 2, 1]
+    with pytest.raises(ValueError, match="both images of every pair the same label"):
+        label_by_predictions(model, natural, natural, ["a", "b", "c"])
 
 
 HEADER = "name,true_label,attack_label\n"
@@ -260,33 +308,39 @@ FOLDERS = {
             Image.new("RGB", (4, 4)).save(f / "natural" / f"{name}.png")
             for name in "ab"
         ],
-        HEADER + "a,1,2\nb,1,2\n",
+        None,
         ValueError,
         "natural: got shape",
     ),
-    "no labels and no model": (
-        lambda f: None,
+    "16 bits": (
+        lambda f: Image.new("I;16", (9, 8)).save(f / "natural" / "a.png"),
         None,
         ValueError,
-        "labels: got None and no model",
+        "a.png has Pillow's mode I;16, want 8 bits a channel",
+    ),
+    "transparent": (
+        lambda f: Image.new("RGBA", (9, 8)).save(f / "natural" / "a.png"),
+        None,
+        ValueError,
+        "a.png is partly transparent",
     ),
     "labels without a column": (
         lambda f: None,
         "name,true_label\na,1\n",
         ValueError,
-        r"labels: .* lacks the column\(s\) attack_label; it has name, true_label",
+        r"labels: .* column\(s\) attack_label are missing; it has name, true_label",
     ),
     "empty labels": (
         lambda f: None,
         "",
         ValueError,
-        r"lacks the column\(s\) .*; it has none",
+        r"labels.csv: the column\(s\) .* are missing; it has none",
     ),
     "labels of words": (
         lambda f: None,
         HEADER + "a,1,2\nb,cat,2\n",
         ValueError,
-        "labels.csv, line 3: got 'cat' and '2', want integers",
+        "labels.csv: line 3: got 'cat' and '2', want integers",
     ),
     "labels cut short": (
         lambda f: None,
@@ -298,7 +352,31 @@ FOLDERS = {
         lambda f: None,
         HEADER + "a,1,2\n",
         ValueError,
-        r"has no row for 1 image\(s\): 'b'",
+        r"labels.csv: there is no row for 1 image\(s\): 'b'",
+    ),
+    "rows that differ": (
+        lambda f: None,
+        HEADER + "a,1,2\nb,1,2\na.png,1,3\n",
+        ValueError,
+        r"labels.csv: line 4: got \(1, 3\) for 'a', which an earlier",
+    ),
+    "labels equal": (
+        lambda f: None,
+        HEADER + "a,1,1\nb,1,2\n",
+        ValueError,
+        "labels.csv: .* the same label",
+    ),
+    "labels too large": (
+        lambda f: None,
+        HEADER + f"a,1,{2**70}\nb,1,2\n",
+        ValueError,
+        "labels.csv: attack_label: got 11805",
+    ),
+    "not UTF-8": (
+        lambda f: (f / "labels.csv").write_bytes(b"\xe9" * 9),
+        HEADER,
+        ValueError,
+        "labels.csv: 'utf-8' codec",
     ),
 }
 
@@ -311,12 +389,34 @@ def test_folders_that_are_refused(folders, break_it, labels, error, message):
     path = None if labels is None else write_labels(folder, labels)
     break_it(folder)
     with pytest.raises(error, match=message):
-        read_pair_folders(folder / "natural", folder / "adversarial", path)
+        read_folders(folder, path)
 
 
 def test_a_labels_file_that_is_missing(folders):
     folder, _ = folders
     with pytest.raises(FileNotFoundError, match="labels: there is no file"):
-        read_pair_folders(
-            folder / "natural", folder / "adversarial", folder / "none.csv"
-        )
+        read_folders(folder, folder / "none.csv")
+
+
+def test_labels_as_excel_saves_them(folders):
+    folder, _ = folders
+    path = folder / "labels.csv"
+    path.write_text(HEADER + "a,1,2\nb,3,4\n", encoding="utf-8-sig")
+    assert read_folders(folder, path).true_label.tolist() == [1, 3]
+
+
+def test_bfloat16_safetensors(tmp_path):
+    x = torch.rand(1, 3, 4, 4).bfloat16()
+    label = torch.tensor([0])
+    save_tensors(
+        {
+            "natural": x,
+            "adversarial": x.clone(),
+            "true_label": label,
+            "attack_label": label + 1,
+        },
+        tmp_path / "pairs.safetensors",
+    )
+    assert torch.equal(
+        read_pair_file(tmp_path / "pairs.safetensors").natural, x.float()
+    )

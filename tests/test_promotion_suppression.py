@@ -327,6 +327,96 @@ def test_a_prediction_that_is_not_the_label_is_reported(demo_model, demo_pairs):
     assert [r["natural_agrees"] for r in result.summary()] == [True, True, False]
 
 
+class Overwrites(nn.Module):
+    """Writes into its input and gives out one buffer again and again."""
+
+    def __init__(self, head: nn.Module, *, careful: bool) -> None:
+        super().__init__()
+        self.head, self.careful = head, careful
+        self.buffer = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.careful:
+            return self.head((x - 0.5).relu())
+        scores = self.head(x.sub_(0.5).relu_())
+        if self.buffer.shape != scores.shape:
+            self.buffer = torch.empty_like(scores)
+        return self.buffer.copy_(scores)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_models_that_overwrite_do_no_harm(make_case, shared):
+    case = make_case(2)
+    x, x0 = case.adversarial, case.natural[:1] if shared else case.natural
+    kept = x.clone(), x0.clone()
+    expected, got = (
+        PromotionSuppression(Overwrites(case.model, careful=careful)).decompose(
+            x, x0, 1, 2, perturbations_per_eval=5
+        )
+        for careful in (True, False)
+    )
+    torch.testing.assert_close(got.effect, expected.effect)
+    torch.testing.assert_close(got.natural_scores, expected.natural_scores)
+    assert torch.equal(x, kept[0])
+    assert torch.equal(x0, kept[1])
+
+
+def test_labels_repeat_only_for_repeated_pairs(make_case):
+    case = make_case(4)
+    method = PromotionSuppression(case.model)
+    with pytest.raises(ValueError, match=r"true_target: got 2 label\(s\)"):
+        method.decompose(case.adversarial, case.natural, 1, [2, 3])
+    natural = case.natural[:2].repeat_interleave(2, dim=0)
+    result = method.decompose(case.adversarial, natural, 1, [2, 3])
+    assert result.labels.true_target.flatten().tolist() == [2, 2, 3, 3]
+
+
+def test_differences_of_half_precision_scores_are_exact():
+    """1 - 2**-10 and 1 are neighbours in half precision; so is what comes of them."""
+    x, x0 = torch.ones(1, 2).half(), torch.zeros(1, 2).half()
+
+    def forward(v: Tensor) -> Tensor:
+        first, second = v.unbind(1)
+        scores = torch.stack([first * 0, first * 1024 + second * 0.5, -first], 1)
+        return scores.half()
+
+    result = PromotionSuppression(forward).decompose(x, x0, 1, 0)
+    assert result.promotion_change.dtype == torch.float32
+    assert result.promotion_change.tolist() == [[1023.5, 0.0]]
+
+
+def test_dense_predictions_are_those_at_the_position():
+    x = torch.zeros(1, 3, 2, 2)
+    scores = torch.zeros(1, 3, 2, 2)
+    scores[0, 2, 0, 1] = 1
+    result = PromotionSuppression(
+        lambda v: scores.expand(len(v), -1, -1, -1)
+    ).decompose(x, x, (2, 0, 1), (0, 1, 0))
+    assert result.labels.adversarial_class.tolist() == [2]
+    assert result.labels.natural_class.tolist() == [0]
+
+
+def test_results_hold_no_graph(make_case):
+    case = make_case()
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    result = PromotionSuppression(case.model).decompose(
+        case.adversarial * weight, case.natural, 1, 2
+    )
+    assert not result.inputs[0].requires_grad
+
+
+@pytest.mark.filterwarnings("default::captum_pse.PredictionWarning")
+@pytest.mark.parametrize("call", ["attribute", "decompose"])
+def test_the_warning_points_at_the_caller(demo_model, demo_pairs, call):
+    method = PromotionSuppression(demo_model)
+    x, x0, t, t0 = demo_pairs
+    with pytest.warns(PredictionWarning) as caught:
+        getattr(method, call)(
+            x, x0, t + 5, t0, feature_mask=grid_mask((64, 64), count=1)
+        )
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_runs_on_a_gpu_without_a_copy_to_the_cpu(make_case, dtype):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import TwoInputs
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_pse import PromotionSuppression, channel_mask, grid_mask
 from captum_pse.demo import CLASSES
-from captum_pse.visualization import plot_groups, plot_pair
+from captum_pse.visualization import COLORS, plot_groups, plot_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
@@ -29,16 +30,18 @@ def linear(weight: Tensor):
 
 
 def titled(figure: Figure, text: str):
-    (ax,) = (ax for ax in figure.axes if text in ax.get_title())
+    (ax,) = (ax for ax in figure.axes if ax.get_title().startswith(text))
     return ax
 
 
-def test_maps_are_the_numbers_on_a_common_scale():
+@pytest.mark.parametrize(("promoted", "suppressed"), [(1.0, 0.25), (0.25, 1.0)])
+def test_maps_are_the_numbers_on_a_common_scale(promoted, suppressed):
     weight = torch.rand(3, SIZE, SIZE) + 0.1
     x0 = torch.rand(1, 3, SIZE, SIZE)
     x = (x0 + 0.1).clamp(max=1)
+    x[:, :, 0, 0] = x0[:, :, 0, 0] * 0.9
     result = PromotionSuppression(
-        lambda v: linear(weight)(v) * torch.tensor([1.0, 1.0, 0.25])
+        lambda v: linear(weight)(v) * torch.tensor([1.0, promoted, suppressed])
     ).decompose(x, x0, 1, 2, feature_mask=grid_mask((SIZE, SIZE), cell=4))
     figure = plot_pair(result)
     figure.canvas.draw()
@@ -59,7 +62,7 @@ def test_maps_are_the_numbers_on_a_common_scale():
     ):
         expected = result.attribution(component)[0, 0].numpy()
         np.testing.assert_allclose(images[name].get_array(), expected, atol=1e-5)
-    top = float(result.promotion.max())
+    top = float(torch.cat([result.promotion, result.suppression]).max())
     assert images["promotion of"].get_clim() == pytest.approx((0, top))
     assert images["suppression of"].get_clim() == pytest.approx((0, top))
     low, high = images["ratio"].get_clim()
@@ -67,12 +70,81 @@ def test_maps_are_the_numbers_on_a_common_scale():
     np.testing.assert_allclose(
         images["natural"].get_array(), x0[0].permute(1, 2, 0), atol=1e-6
     )
-    strongest = (x - x0)[0].abs().amax(0)
-    np.testing.assert_allclose(
-        np.abs(images["perturbation"].get_array()), strongest, atol=1e-6
-    )
+    delta = (x - x0)[0]
+    strongest = delta.gather(0, delta.abs().argmax(0, keepdim=True))[0]
+    np.testing.assert_allclose(images["perturbation"].get_array(), strongest, atol=1e-6)
     kinds = titled(figure, "type").images[0].get_array()
-    assert set(np.unique(kinds)) == {1}
+    assert set(np.unique(kinds)) == {1 if promoted > suppressed else -1}
+    (dots,) = titled(figure, "groups").collections
+    np.testing.assert_allclose(
+        dots.get_offsets(),
+        torch.stack([result.suppression[0], result.promotion[0]], 1),
+        atol=1e-6,
+    )
+    colors = {to_hex(color) for color in dots.get_facecolors()}
+    dominated = "promotion" if promoted > suppressed else "suppression"
+    assert colors == {COLORS[dominated]}
+
+
+def test_the_type_bar_counts_groups():
+    x0 = torch.zeros(1, 1, 2, 3)
+    weight = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, -1.0]])
+    result = PromotionSuppression(
+        lambda v: linear(weight)(v) * torch.tensor([1.0, 1.0, 0.1])
+    ).decompose(x0 + 1, x0, 1, 2)
+    figure = result.plot()
+    labels = [
+        label.get_text().split("\n")
+        for ax in figure.axes
+        for label in ax.get_yticklabels()
+        if "groups" in label.get_text()
+    ]
+    assert dict(labels) == {
+        "suppression": "0 groups",
+        "balanced": "0 groups",
+        "promotion": "3 groups",
+        "inactive": "3 groups",
+    }
+
+
+def test_features_in_no_group_are_blank(tmp_path):
+    x0 = torch.rand(1, 3, SIZE, SIZE)
+    mask = torch.full((1, 3, SIZE, SIZE), -1)
+    mask[:, 0, :4] = 3
+    result = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE))).decompose(
+        x0 + 0.1, x0, 1, 2, feature_mask=mask
+    )
+    figure = result.plot()
+    figure.savefig(tmp_path / "figure.png", dpi=40)
+    for name in ("promotion of", "suppression of", "ratio", "type"):
+        drawn = np.ma.filled(titled(figure, name).images[0].get_array(), np.nan)
+        assert np.isnan(drawn[4:]).all(), name
+        assert np.isfinite(drawn[:4]).all(), name
+    drawn = titled(figure, "promotion of").images[0].get_array()
+    np.testing.assert_allclose(drawn[:4], float(result.promotion), rtol=1e-5)
+
+
+NAMES = {
+    "maths": ("a$\\frac$b", "a$\\frac$b"),
+    "bytes of no encoding": ("x\udcff", "x\N{REPLACEMENT CHARACTER}"),
+    "lines": ("a\nb\x1b[0m", "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}[0m"),
+    "too long": ("n" * 400, "n" * 57 + "..."),
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("draw", [plot_pair, plot_groups])
+def test_any_name_draws(name, shown, draw, tmp_path):
+    x0 = torch.rand(1, 3, SIZE, SIZE)
+    result = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE))).decompose(
+        x0 + 0.1, x0, 1, 2
+    )
+    figure = draw(result, title=name, class_names=[name] * 3)
+    figure.savefig(tmp_path / "figure.png", dpi=40)
+    headline = figure._suptitle if draw is plot_pair else figure.axes[0].title
+    assert headline.get_text().startswith(f"{shown}: true {shown} (2), attacked")
+    with pytest.raises(ValueError, match="class_names: got 1, want one for"):
+        draw(result, class_names=["only"])
 
 
 DELTAS = {
