@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or as before, and what goes into each."""
+"""Files and folders that are either whole or as before."""
 
 from __future__ import annotations
 
@@ -62,9 +62,3 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
-
-
-def printable(text: str, most: int = 60) -> str:
-    """``text`` on one line, without control characters, at most so many characters."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return shown if len(shown) <= most else shown[: most - 3] + "..."

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from captum_pse import AdversarialPair, __version__
-from captum_pse._files import printable
+from captum_pse._text import printable
 
 _EXAMPLES = """\
 examples:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_pse._files import atomic_results, printable, versions
+from captum_pse._files import atomic_results, versions
 from captum_pse._forward import first_scores
+from captum_pse._text import printable
 from captum_pse.groups import grid_mask
 from captum_pse.labels import PredictionWarning, check_index, label_index
 from captum_pse.pair import AdversarialPair

@@ -68,11 +68,15 @@ def _rows(name: str, label: Any) -> Tensor:
     return torch.tensor([_integers(name, (label,))])
 
 
+def _never(k: int) -> bool:
+    return False
+
+
 def label_index(
     name: str,
     label: Label,
     n_examples: int,
-    repeated: Callable[[int], bool] = lambda k: False,
+    repeated: Callable[[int], bool] = _never,
 ) -> Tensor:
     """The label as an index tensor.
 
@@ -202,17 +206,22 @@ class PairLabels:
             PredictionWarning: The model does not say what a given label says.
         """
 
-        def resolved(name: str, label: Label | None, scores: Tensor) -> Tensor:
+        def resolved(
+            name: str,
+            label: Label | None,
+            scores: Tensor,
+            repeated: Callable[[int], bool] = _never,
+        ) -> Tensor:
             if label is None:
                 return predicted_index(name, scores)
-            # NoiseTunnel and captum.metrics repeat inputs, baselines and target, but no
-            # argument that they do not know.
-            repeated = name == "true_target" and partial(_stand_in_a_row, baselines)
-            index = label_index(name, label, len(scores), repeated or (lambda k: False))
+            index = label_index(name, label, len(scores), repeated)
             return check_index(name, index, scores)
 
         t = resolved("target", target, adversarial)
-        t0 = resolved("true_target", true_target, natural)
+        # NoiseTunnel and captum.metrics repeat inputs, baselines and target, but no
+        # argument that they do not know.
+        repeated = partial(_stand_in_a_row, baselines)
+        t0 = resolved("true_target", true_target, natural, repeated)
         predicted = target is None or true_target is None
         check_differ(t, t0, "; give both where predictions agree" if predicted else "")
         labels = cls(

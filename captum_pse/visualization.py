@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_pse import components
-from captum_pse._files import printable
+from captum_pse._text import printable
 
 if TYPE_CHECKING:
     from captum_pse.decomposition import PixelDecomposition

@@ -1,0 +1,9 @@
+"""Text from outside, fit to be shown."""
+
+from __future__ import annotations
+
+
+def printable(text: str, most: int = 60) -> str:
+    """``text`` on one line, without control characters, at most so many characters."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
