@@ -4,26 +4,36 @@ A plugin for Captum, after Xu et al., "Interpreting Adversarial Examples by Acti
 Promotion and Suppression", arXiv:1904.02057.
 """
 
-from captum_pse.decomposition import PixelDecomposition
+from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.groups import (
     channel_mask,
     default_feature_mask,
     grid_mask,
     superpixel_mask,
 )
+from captum_pse.interpretability import (
+    InterpretabilityScore,
+    interpretability_score,
+)
 from captum_pse.labels import PredictionWarning
 from captum_pse.pair import AdversarialPair
+from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
+from captum_pse.region_decomposition import RegionDecomposition
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdversarialCAM",
     "AdversarialPair",
+    "InterpretabilityScore",
     "PixelDecomposition",
     "PredictionWarning",
     "PromotionSuppression",
+    "RegionDecomposition",
     "channel_mask",
     "default_feature_mask",
     "grid_mask",
+    "interpretability_score",
     "superpixel_mask",
 ]

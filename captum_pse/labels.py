@@ -11,8 +11,8 @@ from __future__ import annotations
 import numbers
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -175,12 +175,16 @@ class PairLabels:
         adversarial_class, natural_class (Tensor): int64 ``(N,)``, the class that the
             model predicts on ``x'`` and on ``x0``, for dense scores at the labels'
             positions.
+        adversarial_scores, natural_scores (Tensor): ``(N, 2)``, the scores of ``t`` and
+            ``t0``, in this order, on ``x'`` and on ``x0``; at least single precision.
     """
 
     target: Tensor
     true_target: Tensor
     adversarial_class: Tensor
     natural_class: Tensor
+    adversarial_scores: Tensor
+    natural_scores: Tensor
 
     @classmethod
     def resolve(
@@ -224,12 +228,33 @@ class PairLabels:
         t0 = resolved("true_target", true_target, natural, repeated)
         predicted = target is None or true_target is None
         check_differ(t, t0, "; give both where predictions agree" if predicted else "")
-        labels = cls(
-            t, t0, predicted_class(adversarial, t), predicted_class(natural, t0)
-        )
-        _warn_unless_said("inputs", "target", labels.adversarial_class, t)
-        _warn_unless_said("baselines", "true_target", labels.natural_class, t0)
-        return labels
+        sides = adversarial.detach(), natural.detach()
+        scores = [exact(_select(side, t, t0)) for side in sides]
+        if not all(values.isfinite().all() for values in scores):
+            raise ValueError("forward_func: returned NaN or infinite scores")
+        said, said_before = predicted_class(sides[0], t), predicted_class(sides[1], t0)
+        _warn_unless_said("inputs", "target", said, t)
+        _warn_unless_said("baselines", "true_target", said_before, t0)
+        return cls(t, t0, said, said_before, *scores)
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> PairLabels:
+        """From the tensors that are named after the attributes, behind ``prefix``."""
+        return cls(**{f.name: tensors[f"{prefix}{f.name}"] for f in fields(cls)})
+
+    def columns(self) -> dict[str, Tensor]:
+        """What a summary says of labels and scores, a value for each example."""
+        moved = self.adversarial_scores - self.natural_scores
+        return {
+            "true_label": _plain(self.true_target),
+            "attack_label": _plain(self.target),
+            "natural_prediction": self.natural_class,
+            "adversarial_prediction": self.adversarial_class,
+            "natural_agrees": self.natural_class == self.true_target[:, 0],
+            "attack_holds": self.adversarial_class == self.target[:, 0],
+            "attack_score_gain": moved[:, 0],
+            "true_score_loss": -moved[:, 1],
+        }
 
     def select(self, scores: Tensor, repeats: int = 1) -> Tensor:
         """The scores of ``t`` and ``t0``, in this order.
@@ -242,12 +267,34 @@ class PairLabels:
         Returns:
             *Tensor*: Shape ``(repeats * N, 2)``.
         """
-        rows = torch.arange(len(scores), device=scores.device)
-        indices = (
-            index.repeat(repeats, 1).to(scores.device)
-            for index in (self.target, self.true_target)
+        return _select(
+            scores, self.target.repeat(repeats, 1), self.true_target.repeat(repeats, 1)
         )
-        return torch.stack([scores[(rows, *i.unbind(dim=1))] for i in indices], dim=1)
+
+
+def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Columns of N values as N plain dicts, each with the number of its example."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {"example": i, **dict(zip(columns, row, strict=True))}
+        for i, row in enumerate(rows)
+    ]
+
+
+def exact(scores: Tensor) -> Tensor:
+    """At least single precision, in which differences of scores are taken."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def _plain(index: Tensor) -> Tensor:
+    """Class numbers ``(N,)`` where an index is nothing more."""
+    return index[:, 0] if index.shape[1] == 1 else index
+
+
+def _select(scores: Tensor, *indices: Tensor) -> Tensor:
+    rows = torch.arange(len(scores), device=scores.device)
+    places = (index.to(scores.device).unbind(dim=1) for index in indices)
+    return torch.stack([scores[(rows, *place)] for place in places], dim=1)
 
 
 def _warn_unless_said(side: str, name: str, said: Tensor, index: Tensor) -> None:

@@ -17,10 +17,14 @@ from torch import Tensor
 from captum_pse import components
 from captum_pse._engine.dense import ablated_scores
 from captum_pse._forward import ForwardFunc, first_scores, run_forward
-from captum_pse.decomposition import Component, PixelDecomposition, check_component
 from captum_pse.groups import Groups
-from captum_pse.labels import Label, PairLabels
+from captum_pse.labels import Label, PairLabels, exact
 from captum_pse.pair import Tensors, check_tensors
+from captum_pse.pixel_decomposition import (
+    Component,
+    PixelDecomposition,
+    check_component,
+)
 
 
 class PromotionSuppression(PerturbationAttribution):
@@ -227,16 +231,12 @@ class PromotionSuppression(PerturbationAttribution):
             perturbations_per_eval,
             self.get_name() if show_progress else None,
         )
-        # Differences of half-precision scores are taken in single precision.
-        exact = torch.promote_types(erased.dtype, torch.float32)
-        erased, before, at_first = (
-            scores.to(xs[0].device, exact)
-            for scores in (erased, labels.select(adversarial), labels.select(natural))
-        )
-        if not all(scores.isfinite().all() for scores in (erased, before, at_first)):
+        if not erased.isfinite().all():
             raise ValueError("forward_func: returned NaN or infinite scores")
+        before = labels.adversarial_scores.unsqueeze(1)
+        changes = (before - exact(erased)).to(xs[0].device)
         present = groups.sizes(xs) > 0
-        changes = torch.where(present.unsqueeze(2), before.unsqueeze(1) - erased, 0)
+        changes = torch.where(present.unsqueeze(2), changes, 0)
         return PixelDecomposition(
             inputs=tuple(x.detach() for x in xs),
             baselines=tuple(x0.detach() for x0 in naturals),
@@ -244,8 +244,6 @@ class PromotionSuppression(PerturbationAttribution):
             labels=labels,
             promotion_change=changes[..., 0],
             suppression_change=-changes[..., 1],
-            natural_scores=at_first,
-            adversarial_scores=before,
             eps=self.eps,
             threshold=self.threshold,
             is_tuple=isinstance(inputs, tuple),

@@ -68,6 +68,18 @@ class TwoInputs(nn.Module):
         return self.image(image) * torch.sigmoid(self.vector(vector))
 
 
+def state_of(model: nn.Module) -> list[object]:
+    """What no method may change."""
+    return [
+        *(module.training for module in model.modules()),
+        *(len(module._forward_hooks) for module in model.modules()),
+        *(p.requires_grad for p in model.parameters()),
+        *(p.grad for p in model.parameters()),
+        *(tensor.sum().item() for tensor in model.state_dict().values()),
+        torch.is_grad_enabled(),
+    ]
+
+
 @dataclass
 class Case:
     """A model with a pair of tensors; the labels are not what it predicts."""

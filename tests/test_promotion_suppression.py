@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import FeatureAblation
-from conftest import Segmenter, TwoInputs
+from conftest import Segmenter, TwoInputs, state_of
 from torch import Tensor, nn
 
 from captum_pse import (
@@ -128,7 +128,7 @@ def test_linear_model_sums_to_the_logit_change():
         change = model(x) - model(x0)
     torch.testing.assert_close(result.promotion_change.sum(1), change[:, 1])
     torch.testing.assert_close(result.suppression_change.sum(1), -change[:, 2])
-    moved = result.adversarial_scores - result.natural_scores
+    moved = result.labels.adversarial_scores - result.labels.natural_scores
     torch.testing.assert_close(moved, change[:, [1, 2]])
 
 
@@ -272,17 +272,6 @@ def test_dtypes_are_kept(make_case, dtype, tolerance):
     assert {p.dtype for p in case.model.parameters()} == {dtype}
 
 
-def state_of(model: nn.Module) -> list[object]:
-    return [
-        *(module.training for module in model.modules()),
-        *(len(module._forward_hooks) for module in model.modules()),
-        *(p.requires_grad for p in model.parameters()),
-        *(p.grad for p in model.parameters()),
-        *(tensor.sum().item() for tensor in model.state_dict().values()),
-        torch.is_grad_enabled(),
-    ]
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_as_before(make_case, fails):
     case = make_case()
@@ -356,7 +345,9 @@ def test_models_that_overwrite_do_no_harm(make_case, shared):
         for careful in (True, False)
     )
     torch.testing.assert_close(got.effect, expected.effect)
-    torch.testing.assert_close(got.natural_scores, expected.natural_scores)
+    torch.testing.assert_close(
+        got.labels.natural_scores, expected.labels.natural_scores
+    )
     assert torch.equal(x, kept[0])
     assert torch.equal(x0, kept[1])
 

@@ -10,8 +10,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_pse import PromotionSuppression, channel_mask, grid_mask
+from captum_pse import (
+    PromotionSuppression,
+    RegionDecomposition,
+    channel_mask,
+    grid_mask,
+)
 from captum_pse.demo import CLASSES
+from captum_pse.labels import PairLabels
 from captum_pse.visualization import COLORS, plot_groups, plot_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
@@ -223,3 +229,57 @@ def test_examples_that_are_not_there(draw):
         draw(result, 1)
     with pytest.raises(ValueError, match="most: got 0"):
         plot_groups(result, most=0)
+
+
+def region_result(
+    maps: list[Tensor], delta: Tensor | None = None
+) -> RegionDecomposition:
+    x0 = torch.rand(1, 3, SIZE, SIZE)
+    x = x0 + (torch.rand_like(x0) * 0.1 if delta is None else delta)
+    scores = torch.tensor([[0.0, 1.0]])
+    label = torch.tensor([[1]])
+    labels = PairLabels(label, label + 1, label[0], label[0] + 1, scores, scores)
+    return RegionDecomposition((x,), (x0,), "layer", labels, *maps)
+
+
+def test_region_maps_share_a_scale():
+    maps = [torch.rand(1, 1, SIZE, SIZE) * k for k in (1, 2, 3, 4)]
+    result = region_result(maps)
+    figure = result.plot()
+    figure.canvas.draw()
+    titles = ("natural, true", "adversarial, true", "natural, att", "adversarial, att")
+    for title, values in zip(titles, maps, strict=True):
+        image = titled(figure, title).images[1]
+        np.testing.assert_allclose(image.get_array(), values[0, 0], atol=1e-6)
+        assert image.get_clim() == (0, pytest.approx(float(maps[3].max())))
+    promotion, suppression = (
+        titled(figure, name).images[0] for name in ("promotion", "suppression")
+    )
+    np.testing.assert_allclose(
+        promotion.get_array(), (maps[3] - maps[2])[0, 0], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        suppression.get_array(), (maps[0] - maps[1])[0, 0], atol=1e-6
+    )
+    assert promotion.get_clim() == suppression.get_clim()
+    score = result.interpretability("adversarial_attack")
+    assert (
+        f"IS {float(score.score):.2f}, {float(score.lift):.2f} x a random"
+        in titled(figure, titles[3]).get_title()
+    )
+
+
+REGIONS = {
+    "all nought": [torch.zeros(1, 1, SIZE, SIZE)] * 4,
+    "one-signed": [-torch.rand(1, 1, SIZE, SIZE)] * 4,
+    "at the layer's size": [torch.rand(1, 1, 2, 2)] * 4,
+}
+
+
+@pytest.mark.parametrize("maps", REGIONS.values(), ids=REGIONS)
+@pytest.mark.parametrize("delta", [None, torch.zeros(1, 3, SIZE, SIZE)])
+def test_every_region_map_draws(maps, delta, tmp_path):
+    result = region_result(maps, delta)
+    result.plot(title="$\\frac$", percentile=50).savefig(tmp_path / "f.png", dpi=40)
+    with pytest.raises(IndexError, match="example: got 1, want 0 to 0"):
+        result.plot(1)

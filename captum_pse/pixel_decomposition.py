@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
 from captum_pse import components
-from captum_pse._files import atomic_path, versions
+from captum_pse._results import load_result, number, numbered, save_result
 from captum_pse.groups import Groups
-from captum_pse.labels import PairLabels
+from captum_pse.labels import PairLabels, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,11 +22,8 @@ COMPONENTS: tuple[str, ...] = get_args(Component)
 TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
 
 _FORMAT = "captum_pse.PixelDecomposition/1"
-_FIELDS = (
-    *("promotion_change", "suppression_change"),
-    *("natural_scores", "adversarial_scores"),
-)
-_LABELS = ("target", "true_target", "adversarial_class", "natural_class")
+_CHANGES = ("promotion_change", "suppression_change")
+_SETTINGS = ("eps", "threshold", "is_tuple")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,8 +40,6 @@ class PixelDecomposition:
         labels (PairLabels): ``t`` and ``t0``, and what the model says.
         promotion_change (Tensor): ``(N, n)``, signed: ``Z(x')_t - Z(x'_i)_t``.
         suppression_change (Tensor): ``(N, n)``, signed: ``Z(x'_i)_t0 - Z(x')_t0``.
-        natural_scores, adversarial_scores (Tensor): ``(N, 2)``, the scores of ``t`` and
-            ``t0``, in this order, on ``x0`` and on ``x'``.
         eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
         is_tuple (bool): Whether the inputs came as a tuple.
     """
@@ -57,8 +50,6 @@ class PixelDecomposition:
     labels: PairLabels
     promotion_change: Tensor
     suppression_change: Tensor
-    natural_scores: Tensor
-    adversarial_scores: Tensor
     eps: float
     threshold: float
     is_tuple: bool
@@ -151,30 +142,19 @@ class PixelDecomposition:
     def summary(self) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
         moved, the sums over groups and how many groups are of each type."""
-        labels = self.labels
-        active = ~self.inactive & (self.sizes > 0)
-        columns: dict[str, Tensor] = {
-            "true_label": _plain(labels.true_target),
-            "attack_label": _plain(labels.target),
-            "natural_prediction": labels.natural_class,
-            "adversarial_prediction": labels.adversarial_class,
-            "natural_agrees": labels.natural_class == labels.true_target[:, 0],
-            "attack_holds": labels.adversarial_class == labels.target[:, 0],
-            "attack_score_gain": (self.adversarial_scores - self.natural_scores)[:, 0],
-            "true_score_loss": (self.natural_scores - self.adversarial_scores)[:, 1],
+        present = self.sizes > 0
+        active = ~self.inactive & present
+        columns = {
+            **self.labels.columns(),
             "promotion": self.promotion.sum(1),
             "suppression": self.suppression.sum(1),
-            "groups": (self.sizes > 0).sum(1),
-            "inactive": (self.inactive & (self.sizes > 0)).sum(1),
+            "groups": present.sum(1),
+            "inactive": (self.inactive & present).sum(1),
         }
         for value, name in TYPE_NAMES.items():
             dominated = "balanced" if value == 0 else f"{name}_dominated"
             columns[dominated] = (active & (self.type == value)).sum(1)
-        lists = [column.tolist() for column in columns.values()]
-        return [
-            {"example": i, **dict(zip(columns, row, strict=True))}
-            for i, row in enumerate(zip(*lists, strict=True))
-        ]
+        return records(columns)
 
     def plot(self, example: int = 0, **options: Any) -> Figure:
         """The figure of one example; see :func:`captum_pse.visualization.plot_pair` for
@@ -190,27 +170,13 @@ class PixelDecomposition:
 
         The file's metadata hold the versions and settings as JSON.
         """
-        from safetensors.torch import save_file
-
-        tensors = {name: getattr(self, name) for name in _FIELDS}
-        tensors |= {f"labels.{name}": getattr(self.labels, name) for name in _LABELS}
+        tensors = {name: getattr(self, name) for name in _CHANGES}
+        tensors |= {f"labels.{name}": x for name, x in vars(self.labels).items()}
+        tensors |= number("inputs", self.inputs) | number("baselines", self.baselines)
+        tensors |= number("groups.index", self.groups.index)
         tensors["groups.ids"] = self.groups.ids
-        for name in ("inputs", "baselines"):
-            for i, x in enumerate(getattr(self, name)):
-                tensors[f"{name}.{i}"] = x
-        for i, x in enumerate(self.groups.index):
-            tensors[f"groups.index.{i}"] = x
-        manifest = {
-            "format": _FORMAT,
-            **versions(),
-            "eps": self.eps,
-            "threshold": self.threshold,
-            "is_tuple": self.is_tuple,
-        }
-        # Tensors that share memory cannot be written: clone() gives each its own.
-        whole = {name: x.detach().clone().contiguous() for name, x in tensors.items()}
-        with atomic_path(path) as partial:
-            save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        save_result(path, _FORMAT, tensors, settings)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PixelDecomposition:
@@ -220,39 +186,19 @@ class PixelDecomposition:
             FileNotFoundError: There is no such file.
             ValueError: It is not a file of :meth:`save`, or of a later format.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"path: there is no file {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError) as error:
-            raise ValueError(f"path: {path} is no file of save() ({error})") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-            raise ValueError(f"path: {path} is no file of save() in format {_FORMAT!r}")
-
-        def numbered(prefix: str) -> tuple[Tensor, ...]:
-            n = sum(name.startswith(f"{prefix}.") for name in tensors)
-            return tuple(tensors[f"{prefix}.{i}"] for i in range(n))
-
+        tensors, settings = load_result(path, _FORMAT)
         try:
             return cls(
-                inputs=numbered("inputs"),
-                baselines=numbered("baselines"),
-                groups=Groups(tensors["groups.ids"], numbered("groups.index")),
-                labels=PairLabels(*(tensors[f"labels.{name}"] for name in _LABELS)),
-                **{name: tensors[name] for name in _FIELDS},
-                **{name: manifest[name] for name in ("eps", "threshold", "is_tuple")},
+                inputs=numbered(tensors, "inputs"),
+                baselines=numbered(tensors, "baselines"),
+                groups=Groups(tensors["groups.ids"], numbered(tensors, "groups.index")),
+                labels=PairLabels.of_tensors(tensors, "labels."),
+                promotion_change=tensors["promotion_change"],
+                suppression_change=tensors["suppression_change"],
+                **{name: settings[name] for name in _SETTINGS},
             )
         except KeyError as error:
             raise ValueError(f"path: {path} lacks {error}") from error
-
-
-def _plain(index: Tensor) -> Tensor:
-    """Class numbers ``(N,)`` where an index is nothing more."""
-    return index[:, 0] if index.shape[1] == 1 else index
 
 
 def check_component(component: str) -> None:

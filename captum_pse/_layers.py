@@ -1,0 +1,126 @@
+"""Activations of a model's layers, and what is needed to differentiate by them."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_pse._forward import ForwardFunc, first_scores
+
+
+def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
+    """The layer itself, checked to be one of the model's where that can be seen.
+
+    Args:
+        forward_func (Callable): The model, or a function around it.
+        layer (nn.Module or str): The layer, or its name in a model.
+
+    Raises:
+        TypeError: ``layer`` is neither a module nor a name.
+        ValueError: It is not in the model, or a name is given without a model.
+    """
+    if not isinstance(layer, (str, nn.Module)):
+        raise TypeError(f"layer: got {type(layer).__name__}, want a module or its name")
+    if not isinstance(forward_func, nn.Module):
+        if isinstance(layer, str):
+            raise ValueError(
+                f"layer: got the name {layer!r}, but forward_func is no "
+                "torch.nn.Module; want the module itself"
+            )
+        return layer
+    modules = dict(forward_func.named_modules())
+    if isinstance(layer, str):
+        if layer not in modules:
+            close = difflib.get_close_matches(layer, modules, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise ValueError(f"layer: the model has no {layer!r}{hint}")
+        return modules[layer]
+    if not any(layer is module for module in modules.values()):
+        raise ValueError(
+            f"layer: got a {type(layer).__name__} that is not in the model"
+        )
+    return layer
+
+
+def scores_and_activations(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    additional_forward_args: tuple[Any, ...] = (),
+    *,
+    differentiable: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """The scores of a batch, and the output of each layer, in one pass.
+
+    With ``differentiable``, the graph of the scores begins at the first of the layers
+    that runs: nothing below it is kept, and neither frozen parameters nor the caller's
+    ``no_grad`` matter. Hooks live for this call alone, and act in this thread alone, so
+    that several threads can use one model.
+
+    Args:
+        forward_func (Callable): The model, or a function around it.
+        layers (sequence of nn.Module): Layers that run once in a pass and return one
+            tensor.
+        inputs (tuple[Tensor, ...]): The batch; stays as it is.
+        additional_forward_args (tuple, optional): What follows the inputs. Default: ()
+        differentiable (bool): Whether ``torch.autograd.grad`` of the scores by the
+            activations is wanted.
+
+    Returns:
+        *tuple*: Scores ``(N, C, ...)``, and an activation for each layer.
+
+    Raises:
+        TypeError: A layer does not return one tensor.
+        ValueError: A layer does not run, or runs several times; or as
+            :func:`captum_pse._forward.first_scores`.
+    """
+    thread = threading.get_ident()
+    outputs: dict[int, list[Any]] = {i: [] for i in range(len(layers))}
+
+    def hook(i: int) -> Any:
+        def keep(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != thread:
+                return None
+            if not isinstance(output, Tensor):
+                outputs[i].append(output)
+                return None
+            if not differentiable:
+                # A copy: an in-place operation may follow.
+                outputs[i].append(output.clone())
+                return None
+            if not torch.is_grad_enabled():
+                output = output.detach().requires_grad_()
+                torch.set_grad_enabled(True)
+            outputs[i].append(output)
+            return output.clone()
+
+        return keep
+
+    handles = []
+    try:
+        for i, layer in enumerate(layers):
+            handles.append(layer.register_forward_hook(hook(i)))
+        # The hook of the first layer turns gradients on; leaving the block turns them
+        # back to what the caller had.
+        with torch.no_grad():
+            scores = first_scores(forward_func, inputs, additional_forward_args)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, got in zip(layers, outputs.values(), strict=True):
+        kind = type(layer).__name__
+        if len(got) != 1:
+            raise ValueError(
+                f"layer: this {kind} ran {len(got)} times in a pass, want a layer that "
+                "runs once"
+            )
+        if not isinstance(got[0], Tensor):
+            raise TypeError(
+                f"layer: this {kind} returned {type(got[0]).__name__}, want one tensor"
+            )
+    return scores, [got[0] for got in outputs.values()]

@@ -1,0 +1,71 @@
+"""How results are written to one file and read back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from captum_pse._files import atomic_path, versions
+
+
+def save_result(
+    path: str | os.PathLike[str],
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes tensors and settings to a safetensors file, whole or not at all.
+
+    Args:
+        path (str or path): The file; its folder is made where it is missing.
+        kind (str): What the file holds, with its version, checked when it is read.
+        tensors (mapping): By name.
+        settings (mapping): What JSON can hold; the versions are added.
+    """
+    from safetensors.torch import save_file
+
+    manifest = {"format": kind, **versions(), **settings}
+    # Tensors that share memory cannot be written: clone() gives each its own.
+    whole = {name: x.detach().clone().contiguous() for name, x in tensors.items()}
+    with atomic_path(path) as partial:
+        save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+
+
+def load_result(
+    path: str | os.PathLike[str], kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and settings that :func:`save_result` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of that kind, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"path: {path} is no file of save() ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != kind:
+        raise ValueError(f"path: {path} is no file of save() in format {kind!r}")
+    return tensors, manifest
+
+
+def numbered(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, ...]:
+    """The tensors named ``prefix.0``, ``prefix.1``, ..."""
+    n = sum(name.startswith(f"{prefix}.") for name in tensors)
+    return tuple(tensors[f"{prefix}.{i}"] for i in range(n))
+
+
+def number(prefix: str, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The inverse of :func:`numbered`."""
+    return {f"{prefix}.{i}": x for i, x in enumerate(tensors)}

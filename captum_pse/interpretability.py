@@ -1,0 +1,89 @@
+"""How much of a perturbation lies where a map says the model looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: The percentile of a map from which on a position belongs to its mask.
+PERCENTILE = 70.0
+
+
+@dataclass(frozen=True, eq=False)
+class InterpretabilityScore:
+    """The interpretability score of N perturbations on N maps.
+
+    Attributes:
+        score (Tensor): ``(N,)``, ``||B o delta||_2 / ||delta||_2``, in [0, 1]; 0 where
+            delta is 0 everywhere.
+        area (Tensor): ``(N,)``, the share of positions in the mask B.
+        baseline (Tensor): ``(N,)``, ``sqrt(area)``: the root of the squared score that
+            a random mask of the same area has in expectation.
+        lift (Tensor): ``(N,)``, ``score / baseline``; above 1, delta keeps to the mask.
+        mask (Tensor): bool ``(N, 1, ...)``, B.
+    """
+
+    score: Tensor
+    area: Tensor
+    baseline: Tensor
+    lift: Tensor
+    mask: Tensor
+
+
+def interpretability_score(
+    maps: Tensor, perturbation: Tensor, percentile: float = PERCENTILE
+) -> InterpretabilityScore:
+    r"""The share of a perturbation inside the most important region of a map.
+
+    .. math::
+        IS = \frac{\lVert B \circ \delta \rVert_2}{\lVert \delta \rVert_2}, \qquad
+        B = [F \ge \text{the } q\text{-th percentile of } F]
+
+    The percentile is of all positions of the map, linearly interpolated. Ties belong to
+    the mask together, so that it may be larger than ``100 - q`` percent: a map that is
+    constant, 0 for example, has the mask of everything, score 1 and lift 1. That is why
+    the area and the baseline are reported.
+
+    Source: Xu et al., arXiv:1904.02057.
+
+    Args:
+        maps (Tensor): F, shape ``(N, 1, ...)`` of the perturbation's spatial size.
+        perturbation (Tensor): delta, shape ``(N, C, ...)``.
+        percentile (float, optional): q, in [0, 100]. Default: 70
+
+    Raises:
+        ValueError: Shapes that do not fit, a percentile out of range, or values that
+            are not finite.
+
+    Examples::
+
+        >>> maps = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> result = interpretability_score(maps, torch.ones(1, 3, 2, 2), percentile=50)
+        >>> result.mask.flatten().tolist(), round(float(result.score), 4)
+        ([False, False, True, True], 0.7071)
+    """
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile: got {percentile}, want 0 to 100")
+    wanted = (len(perturbation), 1, *perturbation.shape[2:])
+    if perturbation.dim() < 3 or tuple(maps.shape) != wanted:
+        raise ValueError(
+            f"maps: got shape {tuple(maps.shape)}, want (N, 1, ...) for perturbations "
+            f"of shape {tuple(perturbation.shape)} (N, C, ...)"
+        )
+    for name, values in (("maps", maps), ("perturbation", perturbation)):
+        if not values.isfinite().all():
+            raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
+    exact = torch.promote_types(maps.dtype, torch.float32)
+    flat = maps.to(exact).flatten(1)
+    # One at a time: torch.quantile takes 16 million values at most.
+    thresholds = torch.stack([torch.quantile(row, percentile / 100) for row in flat])
+    mask = (flat >= thresholds.unsqueeze(1)).reshape(maps.shape)
+    delta = perturbation.to(exact)
+    whole = delta.flatten(1).norm(dim=1)
+    inside = (delta * mask).flatten(1).norm(dim=1)
+    score = torch.where(whole > 0, inside / whole, 0)
+    area = mask.flatten(1).to(exact).mean(dim=1)
+    baseline = area.sqrt()
+    return InterpretabilityScore(score, area, baseline, score / baseline, mask)

@@ -1,0 +1,175 @@
+"""What an adversarial perturbation promotes and suppresses, region by region."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from captum.attr import LayerAttribution
+from torch import Tensor
+
+from captum_pse._results import load_result, number, numbered, save_result
+from captum_pse.interpretability import (
+    PERCENTILE,
+    InterpretabilityScore,
+    interpretability_score,
+)
+from captum_pse.labels import PairLabels, records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ClassMap: TypeAlias = Literal[
+    "natural_true", "adversarial_true", "natural_attack", "adversarial_attack"
+]
+RegionComponent: TypeAlias = Literal["promotion", "suppression"] | ClassMap
+CLASS_MAPS: tuple[str, ...] = get_args(ClassMap)
+REGION_COMPONENTS: tuple[str, ...] = ("promotion", "suppression", *CLASS_MAPS)
+
+_FORMAT = "captum_pse.RegionDecomposition/1"
+_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RegionDecomposition:
+    r"""The four class activation maps of N pairs, and what follows from them.
+
+    Made by :meth:`captum_pse.AdversarialCAM.decompose`. The maps are raw values, never
+    normalised one by one, so that they can be compared and subtracted.
+
+    Attributes:
+        inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
+        layer (str): The layer's name, or its kind where it has none.
+        labels (PairLabels): ``t`` and ``t0``, and what the model says.
+        natural_true (Tensor): ``F(x0, t0)``, shape ``(N, 1, ...)``.
+        adversarial_true (Tensor): ``F(x', t0)``.
+        natural_attack (Tensor): ``F(x0, t)``.
+        adversarial_attack (Tensor): ``F(x', t)``.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    layer: str
+    labels: PairLabels
+    natural_true: Tensor
+    adversarial_true: Tensor
+    natural_attack: Tensor
+    adversarial_attack: Tensor
+
+    @property
+    def promotion(self) -> Tensor:
+        """``F(x', t) - F(x0, t)``: where evidence for the attack label appeared."""
+        return self.adversarial_attack - self.natural_attack
+
+    @property
+    def suppression(self) -> Tensor:
+        """``F(x0, t0) - F(x', t0)``: where evidence for the true label went away."""
+        return self.natural_true - self.adversarial_true
+
+    def __len__(self) -> int:
+        return len(self.natural_true)
+
+    def __repr__(self) -> str:
+        return (
+            f"RegionDecomposition({tuple(self.natural_true.shape)} at {self.layer!r})"
+        )
+
+    def attribution(self, component: RegionComponent = "promotion") -> Tensor:
+        """One map, ``(N, 1, ...)``.
+
+        Args:
+            component (str, optional): ``"promotion"``, ``"suppression"``,
+                ``"natural_true"``, ``"adversarial_true"``, ``"natural_attack"`` or
+                ``"adversarial_attack"``. Default: ``"promotion"``
+        """
+        check_region_component(component)
+        value: Tensor = getattr(self, component)
+        return value
+
+    def interpretability(
+        self, which: ClassMap = "natural_true", percentile: float = PERCENTILE
+    ) -> InterpretabilityScore:
+        """The interpretability score of delta on one of the four maps.
+
+        On ``natural_true`` it reads suppression, on ``adversarial_attack`` promotion. A
+        map of another size than the input is interpolated to it first.
+
+        Args:
+            which (str, optional): The map. Default: ``"natural_true"``
+            percentile (float, optional): See
+                :func:`captum_pse.interpretability_score`. Default: 70
+        """
+        if which not in CLASS_MAPS:
+            raise ValueError(
+                f"which: got {which!r}, want one of {', '.join(CLASS_MAPS)}"
+            )
+        maps = interpolate(getattr(self, which), self.inputs[0].shape[2:])
+        delta = self.inputs[0] - self.baselines[0]
+        return interpretability_score(maps, delta, percentile)
+
+    def summary(self, percentile: float = PERCENTILE) -> list[dict[str, Any]]:
+        """One record for each example: labels, what the model says, how far the scores
+        moved, and the interpretability scores that read suppression and promotion."""
+        columns = self.labels.columns()
+        for name, which in (
+            ("suppression", "natural_true"),
+            ("promotion", "adversarial_attack"),
+        ):
+            result = self.interpretability(which, percentile)  # type: ignore[arg-type]
+            columns[f"{name}_is"] = result.score
+            columns[f"{name}_is_baseline"] = result.baseline
+            columns[f"{name}_is_lift"] = result.lift
+        return records(columns)
+
+    def plot(self, example: int = 0, **options: Any) -> Figure:
+        """The figure of one example; see
+        :func:`captum_pse.visualization.plot_regions`."""
+        from captum_pse.visualization import plot_regions
+
+        return plot_regions(self, example, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one safetensors file, whole or not at all."""
+        tensors = {name: getattr(self, name) for name in CLASS_MAPS}
+        tensors |= {f"labels.{name}": x for name, x in vars(self.labels).items()}
+        tensors |= number("inputs", self.inputs) | number("baselines", self.baselines)
+        save_result(path, _FORMAT, tensors, {"layer": self.layer})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RegionDecomposition:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not a file of :meth:`save`, or of a later format.
+        """
+        tensors, settings = load_result(path, _FORMAT)
+        try:
+            return cls(
+                numbered(tensors, "inputs"),
+                numbered(tensors, "baselines"),
+                settings["layer"],
+                PairLabels.of_tensors(tensors, "labels."),
+                *(tensors[name] for name in CLASS_MAPS),
+            )
+        except KeyError as error:
+            raise ValueError(f"path: {path} lacks {error}") from error
+
+
+def check_region_component(component: str) -> None:
+    if component not in REGION_COMPONENTS:
+        raise ValueError(
+            f"component: got {component!r}, want one of {', '.join(REGION_COMPONENTS)}"
+        )
+
+
+def interpolate(maps: Tensor, size: torch.Size) -> Tensor:
+    """Maps ``(N, 1, ...)`` at another spatial size, linearly between positions."""
+    if maps.shape[2:] == size:
+        return maps
+    resized: Tensor = LayerAttribution.interpolate(
+        maps, tuple(size), _INTERPOLATION[len(size)]
+    )
+    return resized

@@ -1,0 +1,13 @@
+"""Figures of pairs and their decompositions.
+
+Captum's ``visualize_image_attr`` takes every component as it is. It normalises each map
+on its own, though, and refuses maps that are all zero; here, promotion and suppression
+share one scale in the model's units, and every map can be drawn.
+
+All functions return a :class:`matplotlib.figure.Figure` and never show it.
+"""
+
+from captum_pse.visualization.pixels import COLORS, plot_groups, plot_pair
+from captum_pse.visualization.regions import plot_regions
+
+__all__ = ["COLORS", "plot_groups", "plot_pair", "plot_regions"]
