@@ -124,3 +124,40 @@ def scores_and_activations(
                 f"layer: this {kind} returned {type(got[0]).__name__}, want one tensor"
             )
     return scores, [got[0] for got in outputs.values()]
+
+
+def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    """The name of the layer that gives out the last map of more than one position.
+
+    That is the usual place for class activation maps: what a global pool then averages.
+    Layers that run several times in a pass do not count.
+
+    Raises:
+        ValueError: No layer has such an output.
+    """
+    finished: list[str] = []
+    spatial: set[str] = set()
+
+    def hook(name: str) -> Any:
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            finished.append(name)
+            if isinstance(output, Tensor) and output.shape[2:].numel() > 1:
+                spatial.add(name)
+
+        return note
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in forward_func.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            first_scores(forward_func, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in reversed(finished):
+        if name in spatial and finished.count(name) == 1:
+            return name
+    raise ValueError("layer: the model has no layer with a spatial output, name one")

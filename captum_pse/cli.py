@@ -63,6 +63,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
+        "--level",
+        choices=("pixel", "image"),
+        default="pixel",
+        help="pixel groups, or image regions by class activation maps (default: pixel)",
+    )
+    shared.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="layer of the maps, for --level image (default: the last spatial one)",
+    )
+    shared.add_argument(
         "--cell", type=_positive_int, help="side of a pixel group (default: size / 14)"
     )
     shared.add_argument(
@@ -159,6 +170,8 @@ def _explain(args: argparse.Namespace) -> int:
         # Like `python -m`: a model may be a module in the working folder.
         sys.path.insert(0, str(Path.cwd()))
     loaded = load_model(args.model, args.weights, args.mean, args.std)
+    if args.layer is not None:
+        args.layer = loaded.layer_name(args.layer)
     unmoved: list[str] = []
     if len(args.pairs) == 1:
         pairs = read_pair_file(args.pairs[0])
@@ -201,7 +214,9 @@ def _report(
         model,
         pairs,
         args.out,
+        level=args.level,
         cell=args.cell,
+        layer=args.layer,
         batch=args.batch,
         device=args.device,
         class_names=class_names,
@@ -213,5 +228,6 @@ def _report(
         wrong = sum(not record[key] for record in records)
         if wrong:
             print(f"NOTE: the model does not say the {side} label on {wrong} pair(s)")
-    print(f"wrote {len(records)} figures, groups.csv and summary.json to {args.out}")
+    tables = "groups.csv and summary.json" if args.level == "pixel" else "summary.json"
+    print(f"wrote {len(records)} figures, {tables} to {args.out}")
     return 0

@@ -6,20 +6,27 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
 
 from captum_pse._files import atomic_results, versions
 from captum_pse._forward import first_scores
+from captum_pse._layers import last_spatial_layer
 from captum_pse._text import printable
+from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.groups import grid_mask
 from captum_pse.labels import PredictionWarning, check_index, label_index
 from captum_pse.pair import AdversarialPair
+from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
+from captum_pse.region_decomposition import RegionDecomposition
+
+Level: TypeAlias = Literal["pixel", "image"]
+LEVELS: tuple[str, ...] = get_args(Level)
 
 
 def explain(
@@ -27,25 +34,31 @@ def explain(
     pairs: AdversarialPair,
     out: str | Path,
     *,
+    level: Level = "pixel",
     cell: int | None = None,
+    layer: str | None = None,
     batch: int = 16,
     device: str = "cpu",
     class_names: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     show_progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Explains each pair of images by its pixel groups.
+    """Explains each pair of images by its pixel groups or its regions.
 
     Puts into ``out``, all at once when all is done: ``figures/*.png``, one a pair;
-    ``groups.csv``, one row a group; and ``summary.json``, with one record a pair and
-    the versions and settings. They replace those of an earlier run.
+    ``summary.json``, with one record a pair and the versions and settings; and, for
+    pixel groups, ``groups.csv``, one row a group. They replace those of an earlier run.
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
         pairs (AdversarialPair): Of one image input ``(N, C, H, W)``.
         out (str or Path): The folder, made where it is missing.
-        cell (int, optional): Side of the groups in pixels; None takes
+        level (str, optional): ``"pixel"`` for :class:`captum_pse.PromotionSuppression`,
+            ``"image"`` for :class:`captum_pse.AdversarialCAM`. Default: ``"pixel"``
+        cell (int, optional): Side of the pixel groups in pixels; None takes
             :func:`captum_pse.default_feature_mask`. Default: None
+        layer (str, optional): Name of the layer of the maps; None takes the last one
+            with a spatial output. Default: None
         batch (int, optional): How many images one pass holds. Default: 16
         device (str, optional): Where to compute. Default: ``"cpu"``
         class_names (sequence of str, optional): Names of the classes. Default: None
@@ -58,25 +71,37 @@ def explain(
 
     Raises:
         ValueError: The model does not take the images, a label is not one of its
-            classes, or the pairs are not images.
+            classes, the model has no such layer, or the pairs are not images.
     """
     from tqdm.auto import tqdm
 
     if not isinstance(pairs.natural, torch.Tensor) or pairs.natural.dim() != 4:
         raise ValueError("pairs: want one image input of shape (N, C, H, W)")
     model = model.to(device)
-    _check_labels(model, pairs, device)
-    mask = None if cell is None else grid_mask(pairs.natural.shape[2:], cell=cell)
-    method = PromotionSuppression(model)
-    manifest = {
-        **versions(),
-        "eps": method.eps,
-        "threshold": method.threshold,
-        "cell": cell,
-        "batch": batch,
-        "device": device,
-        **(settings or {}),
-    }
+    first = (pairs.natural[:1].to(device),)
+    _check_labels(model, pairs, first)
+    decompose: Callable[[AdversarialPair], PixelDecomposition | RegionDecomposition]
+    chosen: dict[str, Any]
+    if level == "pixel":
+        mask = None if cell is None else grid_mask(pairs.natural.shape[2:], cell=cell)
+        groups = PromotionSuppression(model)
+        chosen = {"cell": cell, "eps": groups.eps, "threshold": groups.threshold}
+
+        def decompose(pair: AdversarialPair) -> PixelDecomposition:
+            return groups.decompose(
+                *pair, feature_mask=mask, perturbations_per_eval=batch
+            )
+    elif level == "image":
+        chosen = {"layer": layer or last_spatial_layer(model, first)}
+        maps = AdversarialCAM(model, chosen["layer"])
+        chosen["method"] = maps.method
+
+        def decompose(pair: AdversarialPair) -> RegionDecomposition:
+            return maps.decompose(*pair)
+    else:
+        raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
+    manifest = {**versions(), "level": level, **chosen, "batch": batch}
+    manifest |= {"device": device, **(settings or {})}
     records: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     with atomic_results(out) as folder:
@@ -87,35 +112,55 @@ def explain(
             with warnings.catch_warnings():
                 # Said by each record's natural_agrees and attack_holds instead.
                 warnings.simplefilter("ignore", PredictionWarning)
-                result = method.decompose(
-                    *pairs.select(i).to(device),
-                    feature_mask=mask,
-                    perturbations_per_eval=batch,
-                )
+                result = decompose(pairs.select(i).to(device))
             safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:80]
             figure = f"figures/{i:03d}-{safe}.png"
             drawn = result.plot(class_names=class_names, title=name)
             drawn.savefig(folder / figure, dpi=110)
             of_pair = {"pair": name, "example": i}
-            rows += [{**of_pair, **row, "example": i} for row in result.table()]
+            if isinstance(result, PixelDecomposition):
+                rows += [{**of_pair, **row, "example": i} for row in result.table()]
             record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
             records.append(record)
-        with (folder / "groups.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        if rows:
+            _write_csv(folder / "groups.csv", rows)
         summary = json.dumps({"manifest": manifest, "pairs": records}, indent=1)
         (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     return records
 
 
-def _check_labels(model: nn.Module, pairs: AdversarialPair, device: str) -> None:
+def _check_labels(
+    model: nn.Module, pairs: AdversarialPair, first: tuple[torch.Tensor, ...]
+) -> None:
     """Raises before anything is computed where a label is not a class of the model."""
-    assert isinstance(pairs.natural, torch.Tensor)
     with torch.no_grad():
-        scores = first_scores(model, (pairs.natural[:1].to(device),))
+        scores = first_scores(model, first)
     for name in ("true_label", "attack_label"):
         check_index(name, label_index(name, getattr(pairs, name), len(pairs)), scores)
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _effects(record: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of the table that depend on the level."""
+    if "groups" not in record:
+        return {
+            f"{name} IS (lift)": (
+                f"{record[f'{name}_is']:.2f} ({record[f'{name}_is_lift']:.2f})"
+            )
+            for name in ("promotion", "suppression")
+        }
+    counts = ("promotion_dominated", "balanced", "suppression_dominated", "inactive")
+    return {
+        "promotion": f"{record['promotion']:.2f}",
+        "suppression": f"{record['suppression']:.2f}",
+        "prom/bal/supp/inactive": "/".join(str(record[count]) for count in counts),
+    }
 
 
 def format_table(
@@ -130,34 +175,24 @@ def format_table(
     def answer(record: Mapping[str, Any], agrees: str, prediction: str) -> str:
         return "yes" if record[agrees] else f"NO: {label(record[prediction])}"
 
-    header = (
-        *("pair", "true", "attack", "says true", "says attack"),
-        *("attack logit", "true logit", "promotion", "suppression"),
-        "prom/bal/supp/inactive",
-    )
-    counts = ("promotion_dominated", "balanced", "suppression_dominated", "inactive")
-    rows: list[tuple[str, ...]] = [header]
-    rows += [
-        (
-            printable(r["pair"], most=32),
-            label(r["true_label"]),
-            label(r["attack_label"]),
-            answer(r, "natural_agrees", "natural_prediction"),
-            answer(r, "attack_holds", "adversarial_prediction"),
-            f"{r['attack_score_gain']:+.2f}",
-            f"{-r['true_score_loss']:+.2f}",
-            f"{r['promotion']:.2f}",
-            f"{r['suppression']:.2f}",
-            "/".join(str(r[count]) for count in counts),
-        )
+    table = [
+        {
+            "pair": printable(r["pair"], most=32),
+            "true": label(r["true_label"]),
+            "attack": label(r["attack_label"]),
+            "says true": answer(r, "natural_agrees", "natural_prediction"),
+            "says attack": answer(r, "attack_holds", "adversarial_prediction"),
+            "attack logit": f"{r['attack_score_gain']:+.2f}",
+            "true logit": f"{-r['true_score_loss']:+.2f}",
+            **_effects(r),
+        }
         for r in records
     ]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
+    rows = [list(table[0]), *(list(row.values()) for row in table)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [
-        "  ".join(
-            cell.rjust(width) if 5 <= k <= 8 else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    ruled = [lines[0], "-" * len(lines[0]), *lines[1:]]
+    return "\n".join(line.rstrip() for line in ruled)

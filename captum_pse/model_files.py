@@ -22,6 +22,13 @@ class LoadedModel:
     forward_func: nn.Module
     class_names: tuple[str, ...] | None
 
+    def layer_name(self, name: str) -> str:
+        """The name in ``forward_func`` of what was ``name`` in the model before its
+        normalisation was folded in."""
+        inside = f"model.{name}"
+        known = dict(self.forward_func.named_modules())
+        return inside if inside in known and name not in known else name
+
 
 def load_model(
     name: str,

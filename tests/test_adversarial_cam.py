@@ -14,6 +14,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
 from captum_pse import AdversarialCAM, RegionDecomposition
+from captum_pse._layers import last_spatial_layer
 from captum_pse.pair_files import read_pair_file
 from captum_pse.region_decomposition import CLASS_MAPS, REGION_COMPONENTS
 
@@ -505,6 +506,30 @@ def test_bad_input(build, layer, options, error, message):
     with pytest.raises(error, match=message):
         AdversarialCAM(model, layer, **options).decompose(x, x + 1, 1, 2)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+LAST = {
+    "ResNet-18, whose ReLU runs twice": (models.resnet18, "layer4"),
+    "SqueezeNet": (models.squeezenet1_0, "classifier.2"),
+    "VGG-11": (models.vgg11, "avgpool"),
+    "GoogLeNet": (lambda: models.googlenet(init_weights=False), "inception5b"),
+    "MobileNetV3": (models.mobilenet_v3_small, "features"),
+}
+
+
+@pytest.mark.parametrize(("build", "name"), LAST.values(), ids=LAST)
+def test_last_spatial_layer(build, name):
+    model = build().eval()
+    assert last_spatial_layer(model, (torch.rand(1, 3, 224, 224),)) == name
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_no_spatial_layer():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(
+        ValueError, match="layer: the model has no layer with a spatial"
+    ):
+        last_spatial_layer(model, (torch.rand(1, 3, 2, 2),))
 
 
 def test_names_want_a_model_and_components_a_name(demo_model, demo_pairs):

@@ -14,7 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_pse import PromotionSuppression, __version__, demo, grid_mask
+from captum_pse import (
+    AdversarialCAM,
+    PromotionSuppression,
+    __version__,
+    demo,
+    grid_mask,
+)
 from captum_pse.cli import main
 from captum_pse.explain import format_table
 
@@ -103,6 +109,44 @@ def test_explain_folders_by_the_models_own_labels(tmp_path, demo_pairs, capsys):
     assert labels == demo_pairs.attack_label.tolist()
     assert [r["pair"] for r in summary["pairs"]] == ["a", "b", "c"]
     assert summary["manifest"]["left_out"] == ["d"]
+
+
+@pytest.mark.parametrize("layer", [None, "features.conv4"])
+def test_image_level(tmp_path, capsys, layer):
+    out = tmp_path / "out"
+    command = ["demo", "--pairs", "2", "--level", "image", "--out", str(out)]
+    assert main([*command, "--layer", layer] if layer else command) == 0
+    assert "promotion IS (lift)" in capsys.readouterr().out
+    assert files(out) == [
+        "figures/000-balloon-0-to-boat.png",
+        "figures/001-boat-1-to-butterfly.png",
+        "summary.json",
+    ]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["manifest"]["layer"] == (layer or "features")
+    # Batch norm and ReLU follow within conv5, and nothing after it in features.
+    method = AdversarialCAM(demo.load_model(), layer or "features.conv5")
+    expected = method.decompose(*demo.make_pairs(2)).summary()
+    for record, wanted in zip(summary["pairs"], expected, strict=True):
+        for name in ("promotion_is", "suppression_is", "promotion_is_lift"):
+            assert record[name] == pytest.approx(wanted[name], rel=1e-3)
+
+
+def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys):
+    command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--level", "image"]
+    command += [
+        "--mean",
+        "0.5,0.5,0.5",
+        "--std",
+        "1,1,1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*command, "--layer", "features.conv3"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["manifest"]["layer"] == "model.features.conv3"
+    assert main([*command, "--layer", "features.conv9"]) == 2
+    assert "layer: the model has no 'features.conv9'" in capsys.readouterr().err
 
 
 WRONG = {
@@ -195,6 +239,7 @@ def test_format_table():
         "balanced": 6,
         "suppression_dominated": 7,
         "inactive": 8,
+        "groups": 26,
     }
     *_, row = format_table([record], ("zero", "one\n")).splitlines()
     assert row.split() == [
