@@ -19,6 +19,7 @@ from captum_pse.labels import PredictionWarning
 from captum_pse.pair import AdversarialPair
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
+from captum_pse.refinement import Refinement, refine
 from captum_pse.region_decomposition import RegionDecomposition
 
 __version__ = "0.1.0"
@@ -30,10 +31,12 @@ __all__ = [
     "PixelDecomposition",
     "PredictionWarning",
     "PromotionSuppression",
+    "Refinement",
     "RegionDecomposition",
     "channel_mask",
     "default_feature_mask",
     "grid_mask",
     "interpretability_score",
+    "refine",
     "superpixel_mask",
 ]

@@ -20,6 +20,8 @@ examples:
   captum-pse demo --out demo-results
   captum-pse explain --model squeezenet1_0 --weights squeezenet.pt \\
       --pairs pairs.npz --cell 16 --out results
+  captum-pse refine --model squeezenet1_0 --weights squeezenet.pt \\
+      --pairs pairs.npz --out results
   captum-pse explain --model mypackage.nets:build --weights net.safetensors \\
       --pairs natural/ adversarial/ --labels labels.csv --out results
 
@@ -63,15 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--level",
-        choices=("pixel", "image"),
-        default="pixel",
-        help="pixel groups, or image regions by class activation maps (default: pixel)",
-    )
-    shared.add_argument(
         "--layer",
         metavar="NAME",
-        help="layer of the maps, for --level image (default: the last spatial one)",
+        help="layer of the class activation maps (default: the last spatial one)",
     )
     shared.add_argument(
         "--cell", type=_positive_int, help="side of a pixel group (default: size / 14)"
@@ -86,8 +82,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", default="cpu", type=_device, help="torch device (default: cpu)"
     )
 
+    levels = argparse.ArgumentParser(add_help=False)
+    levels.add_argument(
+        "--level",
+        choices=("pixel", "image"),
+        default="pixel",
+        help="pixel groups, or image regions by class activation maps (default: pixel)",
+    )
+
     demo = commands.add_parser(
-        "demo", parents=[shared], help="attack the built-in model and explain the pairs"
+        "demo",
+        parents=[shared, levels],
+        help="attack the built-in model and explain the pairs",
     )
     demo.add_argument(
         "--out", type=Path, default=Path("captum-pse-demo"), metavar="DIR"
@@ -96,16 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--pairs", type=_positive_int, default=12, help="how many (default: 12)"
     )
 
-    explain = commands.add_parser(
-        "explain", parents=[shared], help="explain your own pairs on your own model"
-    )
-    explain.add_argument(
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument(
         "--model", required=True, help="a torchvision name, or package.module:callable"
     )
-    explain.add_argument(
+    own.add_argument(
         "--weights", help="a .safetensors or .pt state dict, or DEFAULT (torchvision's)"
     )
-    explain.add_argument(
+    own.add_argument(
         "--pairs",
         required=True,
         nargs="+",
@@ -113,17 +117,28 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="an .npz or .safetensors file, or two folders: natural adversarial",
     )
-    explain.add_argument(
+    own.add_argument(
         "--labels",
         type=Path,
         metavar="CSV",
         help="name,true_label,attack_label of the images (default: predictions)",
     )
-    explain.add_argument(
+    own.add_argument(
         "--mean", type=_numbers, metavar="R,G,B", help="of the channels, for [0, 1]"
     )
-    explain.add_argument("--std", type=_numbers, metavar="R,G,B")
-    explain.add_argument("--out", type=Path, required=True, metavar="DIR")
+    own.add_argument("--std", type=_numbers, metavar="R,G,B")
+    own.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    commands.add_parser(
+        "explain",
+        parents=[own, shared, levels],
+        help="explain your own pairs on your own model",
+    )
+    commands.add_parser(
+        "refine",
+        parents=[own, shared],
+        help="see on how few pixel groups your attacks survive",
+    )
     return parser
 
 
@@ -134,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show is no reason to fail after the work.
         sys.stdout.reconfigure(errors="replace")
     try:
-        return _demo(args) if args.command == "demo" else _explain(args)
+        return _demo(args) if args.command == "demo" else _own(args)
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"captum-pse: error: {error}", file=sys.stderr)
         return 2
@@ -151,7 +166,7 @@ def _demo(args: argparse.Namespace) -> int:
     return _report(args, demo.load_model(), pairs, demo.CLASSES, {"model": "demo"})
 
 
-def _explain(args: argparse.Namespace) -> int:
+def _own(args: argparse.Namespace) -> int:
     from captum_pse.model_files import load_model
     from captum_pse.pair_files import (
         label_by_predictions,
@@ -192,13 +207,45 @@ def _explain(args: argparse.Namespace) -> int:
         "std": args.std,
         "left_out": unmoved,
     }
-    code = _report(args, loaded.forward_func, pairs, loaded.class_names, settings)
+    if args.command == "refine":
+        code = _refine(args, loaded.forward_func, pairs, settings)
+    else:
+        code = _report(args, loaded.forward_func, pairs, loaded.class_names, settings)
     if unmoved:
         print(
             f"NOTE: left out {len(unmoved)} pair(s) in which the attack did not change "
             f"the prediction: {', '.join(printable(name) for name in unmoved)}"
         )
     return code
+
+
+def _refine(
+    args: argparse.Namespace,
+    model: nn.Module,
+    pairs: AdversarialPair,
+    settings: Mapping[str, Any],
+) -> int:
+    from captum_pse.refinement_report import refine_pairs
+
+    results = refine_pairs(
+        model,
+        pairs,
+        args.out,
+        cell=args.cell,
+        layer=args.layer,
+        batch=args.batch,
+        device=args.device,
+        settings=settings,
+        show_progress=True,
+    )
+    print("share of attacks that still reach their label, by fraction of groups kept")
+    fractions = next(iter(results.values())).fractions
+    print("kept by ".ljust(10) + "".join(f"{f:6.1f}" for f in fractions))
+    for name, result in results.items():
+        shares = (point["reaches"] for point in result.curve())
+        print(name.ljust(10) + "".join(f"{share:6.2f}" for share in shares))
+    print(f"wrote refinement.csv, refinement.png and refinement.json to {args.out}")
+    return 0
 
 
 def _report(

@@ -75,15 +75,12 @@ def explain(
     """
     from tqdm.auto import tqdm
 
-    if not isinstance(pairs.natural, torch.Tensor) or pairs.natural.dim() != 4:
-        raise ValueError("pairs: want one image input of shape (N, C, H, W)")
     model = model.to(device)
-    first = (pairs.natural[:1].to(device),)
-    _check_labels(model, pairs, first)
+    first = check_pairs(model, pairs, device)
     decompose: Callable[[AdversarialPair], PixelDecomposition | RegionDecomposition]
     chosen: dict[str, Any]
     if level == "pixel":
-        mask = None if cell is None else grid_mask(pairs.natural.shape[2:], cell=cell)
+        mask = None if cell is None else grid_mask(first[0].shape[2:], cell=cell)
         groups = PromotionSuppression(model)
         chosen = {"cell": cell, "eps": groups.eps, "threshold": groups.threshold}
 
@@ -123,23 +120,35 @@ def explain(
             record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
             records.append(record)
         if rows:
-            _write_csv(folder / "groups.csv", rows)
+            write_csv(folder / "groups.csv", rows)
         summary = json.dumps({"manifest": manifest, "pairs": records}, indent=1)
         (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     return records
 
 
-def _check_labels(
-    model: nn.Module, pairs: AdversarialPair, first: tuple[torch.Tensor, ...]
-) -> None:
-    """Raises before anything is computed where a label is not a class of the model."""
+def check_pairs(
+    model: nn.Module, pairs: AdversarialPair, device: str
+) -> tuple[torch.Tensor]:
+    """Raises before anything is computed where pairs and model do not fit together.
+
+    Returns:
+        *tuple[Tensor]*: The first natural image, ``(1, C, H, W)``, on the device.
+
+    Raises:
+        ValueError: The pairs are not images, the model does not take them, or a label
+            is not one of its classes.
+    """
+    if not isinstance(pairs.natural, torch.Tensor) or pairs.natural.dim() != 4:
+        raise ValueError("pairs: want one image input of shape (N, C, H, W)")
+    first = (pairs.natural[:1].to(device),)
     with torch.no_grad():
         scores = first_scores(model, first)
     for name in ("true_label", "attack_label"):
         check_index(name, label_index(name, getattr(pairs, name), len(pairs)), scores)
+    return first
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -246,6 +246,21 @@ class Groups:
             for index, x in zip(self.index, inputs, strict=True)
         )
 
+    def means(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        """The mean of ``values``, of the inputs' shapes, over each group's features.
+
+        Returns:
+            *Tensor*: ``(N, n_groups)``, at least single precision; 0 for a group
+            that an example lacks.
+        """
+        n = len(inputs[0])
+        exact = torch.promote_types(values[0].dtype, torch.float32)
+        sums = torch.zeros(n, len(self) + 1, dtype=exact, device=inputs[0].device)
+        for index, x, value in zip(self.index, inputs, values, strict=True):
+            slots = self._slots(index.expand(len(index), *x.shape[1:]), n)
+            sums.scatter_add_(1, slots, value.to(exact).flatten(1))
+        return sums[:, : len(self)] / self.sizes(inputs).clamp(min=1)
+
     def _slots(self, index: Tensor, n: int) -> Tensor:
         """``index``, flat, for n examples; no group is the slot past the last."""
         flat = index.flatten(1)

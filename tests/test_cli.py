@@ -20,6 +20,7 @@ from captum_pse import (
     __version__,
     demo,
     grid_mask,
+    refine,
 )
 from captum_pse.cli import main
 from captum_pse.explain import format_table
@@ -147,6 +148,38 @@ def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys):
     assert summary["manifest"]["layer"] == "model.features.conv3"
     assert main([*command, "--layer", "features.conv9"]) == 2
     assert "layer: the model has no 'features.conv9'" in capsys.readouterr().err
+
+
+def test_refine(tmp_path, demo_pairs, capsys):
+    """The curves are those of refine, and the whole attack always succeeds."""
+    path, out = tmp_path / "pairs.npz", tmp_path / "out"
+    np.savez(
+        path,
+        natural=demo_pairs.natural.numpy(),
+        adversarial=demo_pairs.adversarial.numpy(),
+        true_label=demo_pairs.true_label.numpy(),
+        attack_label=demo_pairs.attack_label.numpy(),
+    )
+    command = ["refine", "--model", MODEL, "--pairs", str(path), "--cell", "16"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "share of attacks that still reach" in capsys.readouterr().out
+    assert files(out) == ["refinement.csv", "refinement.json", "refinement.png"]
+    with (out / "refinement.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 11
+    mask = grid_mask((64, 64), cell=16)
+    model = demo.load_model()
+    effect = PromotionSuppression(model).attribute(*demo_pairs, feature_mask=mask)
+    expected = refine(model, *demo_pairs, scores=effect, feature_mask=mask)
+    for row, point in zip(rows[:11], expected.curve(), strict=True):
+        assert row["kept by"] == "effect"
+        assert float(row["reaches"]) == pytest.approx(point["reaches"])
+        assert float(row["L2"]) == pytest.approx(point["L2"], rel=1e-4)
+    assert all(float(row["reaches"]) == 1 for row in rows if row["fraction"] == "1.0")
+    summary = json.loads((out / "refinement.json").read_text())
+    assert [pair["smallest"]["effect"] for pair in summary["pairs"]] == pytest.approx(
+        expected.smallest.tolist()
+    )
 
 
 WRONG = {

@@ -8,6 +8,7 @@ All functions return a :class:`matplotlib.figure.Figure` and never show it.
 """
 
 from captum_pse.visualization.pixels import COLORS, plot_groups, plot_pair
+from captum_pse.visualization.refinements import plot_refinements
 from captum_pse.visualization.regions import plot_regions
 
-__all__ = ["COLORS", "plot_groups", "plot_pair", "plot_regions"]
+__all__ = ["COLORS", "plot_groups", "plot_pair", "plot_refinements", "plot_regions"]

@@ -1,0 +1,286 @@
+"""How little of a perturbation is enough: keeping it on some groups only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from captum._utils.common import _format_additional_forward_args
+from torch import Tensor
+
+from captum_pse._forward import ForwardFunc, first_scores, run_forward
+from captum_pse.groups import Groups
+from captum_pse.labels import Label, PairLabels, predicted_class
+from captum_pse.pair import check_tensors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FRACTIONS = tuple(k / 10 for k in range(11))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Refinement:
+    """N attacks whose perturbation was kept on part of the groups only.
+
+    Made by :func:`refine`. F is the number of fractions.
+
+    Attributes:
+        inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
+        groups (Groups): The groups.
+        labels (PairLabels): ``t`` and ``t0``, and what the model says of the whole.
+        ranks (Tensor): int64 ``(N, n_groups)``: a group's place in the order in which
+            groups are kept, 0 first; those that an example lacks come last.
+        fractions (tuple[float, ...]): Which part of an example's groups is kept.
+        reaches (Tensor): bool ``(F, N)``: the model still says ``t``.
+        leaves (Tensor): bool ``(F, N)``: the model still does not say ``t0``.
+        norms (dict[str, Tensor]): ``(F, N)`` each: ``L0`` (changed features), ``L1``,
+            ``L2`` and ``Linf`` of what is left of the perturbation.
+        smallest (Tensor): ``(N,)``: a fraction at which the attack still reaches ``t``,
+            and with one group less does not, found by bisection; NaN where not even the
+            whole attack reaches it.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    groups: Groups
+    labels: PairLabels
+    ranks: Tensor
+    fractions: tuple[float, ...]
+    reaches: Tensor
+    leaves: Tensor
+    norms: dict[str, Tensor]
+    smallest: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def __repr__(self) -> str:
+        return f"Refinement({len(self)} pair(s), {len(self.fractions)} fractions)"
+
+    def at(self, fraction: float) -> tuple[Tensor, ...]:
+        """The refined inputs at any fraction, as a tuple."""
+        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
+        return _kept(self.inputs, self.baselines, self.groups, self.ranks < counts)
+
+    def curve(self) -> list[dict[str, float]]:
+        """One record for each fraction: the shares of attacks that still reach ``t``
+        and still leave ``t0``, and the mean norms."""
+        return [
+            {
+                "fraction": fraction,
+                "reaches": float(self.reaches[i].float().mean()),
+                "leaves": float(self.leaves[i].float().mean()),
+                **{name: float(norm[i].mean()) for name, norm in self.norms.items()},
+            }
+            for i, fraction in enumerate(self.fractions)
+        ]
+
+    def plot(self, **options: Any) -> Figure:
+        """The curve as a figure; see
+        :func:`captum_pse.visualization.plot_refinements` for several in one."""
+        from captum_pse.visualization import plot_refinements
+
+        return plot_refinements({"": self}, **options)
+
+
+@torch.no_grad()
+def refine(
+    forward_func: ForwardFunc,
+    inputs: Tensor | tuple[Tensor, ...],
+    baselines: Tensor | tuple[Tensor, ...],
+    target: Label | None = None,
+    true_target: Label | None = None,
+    *,
+    scores: Tensor | tuple[Tensor, ...],
+    fractions: Sequence[float] = FRACTIONS,
+    feature_mask: Tensor | tuple[Tensor, ...] | None = None,
+    additional_forward_args: Any = None,
+) -> Refinement:
+    r"""Keeps a perturbation on the groups with the largest scores, and on no others.
+
+    A group's score is the mean of ``scores`` over its features; ties are broken by the
+    group's id. At fraction f, ``ceil(f n)`` of an example's n groups keep ``x'``, and
+    everything else, features in no group too, is ``x0``.
+
+    Args:
+        forward_func (Callable): As for :class:`captum_pse.PromotionSuppression`.
+        inputs, baselines (Tensor or tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
+        target, true_target (int, tuple, list or Tensor, optional): The labels ``t`` and
+            ``t0``; None means what the model predicts. Default: None
+        scores (Tensor or tuple[Tensor, ...]): What to rank by, broadcastable to the
+            inputs: an attribution such as the effect, a class activation map or its
+            mask, ``(inputs - baselines).abs()``, random numbers.
+        fractions (sequence of float, optional): In [0, 1]. Default: 0, 0.1, ..., 1
+        feature_mask (Tensor or tuple[Tensor, ...], optional): The groups, as for
+            :class:`captum_pse.PromotionSuppression`. Default: None
+        additional_forward_args (Any, optional): Passed to ``forward_func`` after the
+            inputs. Default: None
+
+    Raises:
+        TypeError, ValueError: An argument does not fit; the message names it.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pair = load_model(), make_pairs(3)
+        >>> effect = PromotionSuppression(model).attribute(*pair)
+        >>> refinement = refine(model, *pair, scores=effect, fractions=[0, 1])
+        >>> refinement.reaches.tolist()
+        [[False, False, False], [True, True, True]]
+    """
+    xs, x0s = check_tensors(
+        inputs, baselines, ("inputs", "baselines"), share_natural=True
+    )
+    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
+    groups = Groups.of(feature_mask, xs)
+    wanted = tuple(_checked_fraction(f) for f in fractions)
+    if not wanted:
+        raise ValueError("fractions: got none, want at least one")
+    args = _format_additional_forward_args(additional_forward_args) or ()
+    labels = PairLabels.resolve(
+        target,
+        true_target,
+        first_scores(forward_func, xs, args),
+        first_scores(forward_func, naturals, args),
+        x0s,
+    )
+    sizes = groups.sizes(xs)
+    ranks = _ranks(groups.means(_like_inputs(scores, xs), xs), sizes)
+    n_groups = (sizes > 0).sum(dim=1, keepdim=True)
+
+    def predictions(counts: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        kept = _kept(xs, naturals, groups, ranks < counts)
+        # A copy: the model may overwrite what it is given.
+        said = run_forward(forward_func, tuple(x.clone() for x in kept), args)
+        return kept, predicted_class(said, labels.target)
+
+    reaches, leaves, norms = [], [], []
+    for fraction in wanted:
+        kept, said = predictions(_counts(sizes, fraction))
+        reaches.append(said == labels.target[:, 0])
+        leaves.append(said != labels.true_target[:, 0])
+        norms.append(_norms(kept, naturals))
+
+    # Between a count that fails (or 0 groups) and one that succeeds, halve.
+    whole = predictions(n_groups)[1] == labels.target[:, 0]
+    low, high = torch.zeros_like(n_groups), n_groups.clone()
+    while bool((high - low > 1).any()):
+        middle = (low + high) // 2
+        succeeds = (predictions(middle)[1] == labels.target[:, 0]).unsqueeze(1)
+        succeeds = succeeds.to(high.device)
+        high = torch.where(succeeds, middle, high)
+        low = torch.where(succeeds, low, middle)
+    smallest = (high / n_groups).squeeze(1)
+    return Refinement(
+        inputs=tuple(x.detach() for x in xs),
+        baselines=tuple(x0.detach() for x0 in naturals),
+        groups=groups,
+        labels=labels,
+        ranks=ranks,
+        fractions=wanted,
+        reaches=torch.stack(reaches),
+        leaves=torch.stack(leaves),
+        norms={name: torch.stack([row[name] for row in norms]) for name in norms[0]},
+        smallest=torch.where(whole.to(smallest.device), smallest, torch.nan),
+    )
+
+
+def join(refinements: Sequence[Refinement]) -> Refinement:
+    """One refinement of the pairs of several, with the same groups and fractions."""
+    first = refinements[0]
+    for other in refinements[1:]:
+        same = torch.equal(other.groups.ids, first.groups.ids) and all(
+            torch.equal(a, b)
+            for a, b in zip(other.groups.index, first.groups.index, strict=True)
+        )
+        if not same or other.fractions != first.fractions:
+            raise ValueError("refinements: want the same groups and fractions in all")
+
+    def joined(values: Iterable[Tensor], dim: int = 0) -> Tensor:
+        return torch.cat(list(values), dim=dim)
+
+    return Refinement(
+        inputs=tuple(map(joined, zip(*(r.inputs for r in refinements), strict=True))),
+        baselines=tuple(
+            map(joined, zip(*(r.baselines for r in refinements), strict=True))
+        ),
+        groups=first.groups,
+        labels=PairLabels(
+            **{
+                name: joined(getattr(r.labels, name) for r in refinements)
+                for name in vars(first.labels)
+            }
+        ),
+        ranks=joined(r.ranks for r in refinements),
+        fractions=first.fractions,
+        reaches=joined((r.reaches for r in refinements), dim=1),
+        leaves=joined((r.leaves for r in refinements), dim=1),
+        norms={
+            name: joined((r.norms[name] for r in refinements), dim=1)
+            for name in first.norms
+        },
+        smallest=joined(r.smallest for r in refinements),
+    )
+
+
+def _checked_fraction(fraction: float) -> float:
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fractions: got {fraction}, want 0 to 1")
+    return float(fraction)
+
+
+def _like_inputs(scores: Any, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    parts = scores if isinstance(scores, tuple) else (scores,)
+    if len(parts) != len(xs) or not all(isinstance(p, Tensor) for p in parts):
+        raise TypeError(f"scores: want {len(xs)} tensor(s), one for each input")
+    for part, x in zip(parts, xs, strict=True):
+        fits = part.dim() == x.dim() and all(
+            p in (1, n) for p, n in zip(part.shape, x.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"scores: got shape {tuple(part.shape)}, want one that broadcasts to "
+                f"{tuple(x.shape)}"
+            )
+        if not part.isfinite().all():
+            raise ValueError("scores: got NaN or infinite values, want finite ones")
+    return tuple(
+        p.detach().to(x.device).expand_as(x) for p, x in zip(parts, xs, strict=True)
+    )
+
+
+def _ranks(means: Tensor, sizes: Tensor) -> Tensor:
+    means = torch.where(sizes > 0, means, -torch.inf)
+    order = means.argsort(dim=1, descending=True, stable=True)
+    return order.argsort(dim=1)
+
+
+def _counts(sizes: Tensor, fraction: float) -> Tensor:
+    """How many groups of each example are kept, ``(N, 1)``."""
+    n_groups = (sizes > 0).sum(dim=1, keepdim=True).double()
+    # 0.3 of 10 groups is 3, whatever floating-point numbers say.
+    return (n_groups * fraction - 1e-9).ceil().long()
+
+
+def _kept(
+    xs: tuple[Tensor, ...], x0s: tuple[Tensor, ...], groups: Groups, keep: Tensor
+) -> tuple[Tensor, ...]:
+    masks = groups.spread(keep.float(), xs)
+    return tuple(
+        torch.where(mask > 0, x, x0) for mask, x, x0 in zip(masks, xs, x0s, strict=True)
+    )
+
+
+def _norms(kept: tuple[Tensor, ...], x0s: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    delta = torch.cat(
+        [(x - x0).flatten(1).float() for x, x0 in zip(kept, x0s, strict=True)], dim=1
+    )
+    orders = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
+    return {
+        name: torch.linalg.vector_norm(delta, order, dim=1)
+        for name, order in orders.items()
+    }

@@ -1,0 +1,123 @@
+"""Refines a set of attacks by several rankings and writes what it finds."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_pse._files import atomic_results, versions
+from captum_pse._layers import last_spatial_layer
+from captum_pse.adversarial_cam import AdversarialCAM
+from captum_pse.explain import check_pairs, write_csv
+from captum_pse.groups import default_feature_mask, grid_mask
+from captum_pse.labels import PredictionWarning
+from captum_pse.pair import AdversarialPair
+from captum_pse.promotion_suppression import PromotionSuppression
+from captum_pse.refinement import Refinement, join, refine
+from captum_pse.visualization import plot_refinements
+
+
+def refine_pairs(
+    model: nn.Module,
+    pairs: AdversarialPair,
+    out: str | Path,
+    *,
+    cell: int | None = None,
+    layer: str | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+    settings: Mapping[str, Any] | None = None,
+    show_progress: bool = False,
+) -> dict[str, Refinement]:
+    """Keeps each perturbation on part of its pixel groups, ranked in four ways.
+
+    By ``effect`` (:class:`captum_pse.PromotionSuppression`), by ``|delta|``, by ``CAM``
+    (the map of the attack label on the adversarial image, :class:`AdversarialCAM`), and
+    at ``random`` (seed 0), to compare with.
+
+    Puts into ``out``, all at once when all is done: ``refinement.csv``, one row for
+    each ranking and fraction; ``refinement.png``; and ``refinement.json``, with the
+    smallest fraction of each pair and the versions and settings.
+
+    Args:
+        As :func:`captum_pse.explain.explain`.
+
+    Returns:
+        *dict[str, Refinement]*: By the name of the ranking.
+
+    Raises:
+        ValueError: As :func:`captum_pse.explain.explain`.
+    """
+    from tqdm.auto import tqdm
+
+    model = model.to(device)
+    first = check_pairs(model, pairs, device)
+    if cell is None:
+        (mask,) = default_feature_mask(first)
+    else:
+        mask = grid_mask(first[0].shape[2:], cell=cell)
+    layer = layer or last_spatial_layer(model, first)
+    effects, maps = PromotionSuppression(model), AdversarialCAM(model, layer)
+    generator = torch.Generator().manual_seed(0)
+
+    def scores(pair: AdversarialPair) -> dict[str, Tensor]:
+        effect = effects.attribute(
+            *pair, feature_mask=mask, perturbations_per_eval=batch
+        )
+        chance = torch.rand(effect.shape, generator=generator)
+        return {
+            "effect": effect,
+            "|delta|": (pair.adversarial - pair.natural).abs(),  # type: ignore[operator]
+            "CAM": maps.attribute(*pair, component="adversarial_attack"),
+            "random": chance.to(device),
+        }
+
+    parts: dict[str, list[Refinement]] = {}
+    with warnings.catch_warnings():
+        # Said by the curves: an attack that fails as a whole reaches t nowhere.
+        warnings.simplefilter("ignore", PredictionWarning)
+        for i in tqdm(
+            range(len(pairs)), "refining", unit="pair", disable=not show_progress
+        ):
+            pair = pairs.select(i).to(device)
+            for name, values in scores(pair).items():
+                refined = refine(model, *pair, scores=values, feature_mask=mask)
+                parts.setdefault(name, []).append(refined)
+    results = {name: join(refined) for name, refined in parts.items()}
+    rows = [
+        {"kept by": name, **point}
+        for name, result in results.items()
+        for point in result.curve()
+    ]
+    summary = {
+        "manifest": {
+            **versions(),
+            **{"cell": cell, "layer": layer, "batch": batch, "device": device},
+            **(settings or {}),
+        },
+        "pairs": [
+            {
+                "pair": name,
+                # JSON has no NaN: null is an attack that fails as a whole.
+                "smallest": {
+                    ranking: None if r.smallest[i].isnan() else float(r.smallest[i])
+                    for ranking, r in results.items()
+                },
+            }
+            for i, name in enumerate(pairs.names)
+        ],
+    }
+    with atomic_results(out) as folder:
+        write_csv(folder / "refinement.csv", rows)
+        title = f"{len(pairs)} attacks, {len(mask.unique())} groups"
+        figure = plot_refinements(results, title=title)
+        figure.savefig(folder / "refinement.png", dpi=110)
+        text = json.dumps(summary, indent=1) + "\n"
+        (folder / "refinement.json").write_text(text, encoding="utf-8")
+    return results

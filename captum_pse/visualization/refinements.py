@@ -1,0 +1,72 @@
+"""Figures of refined attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from captum_pse.refinement import Refinement
+
+#: Okabe and Ito's colours and markers, told apart with any colour vision.
+_STYLES = (
+    ("#d55e00", "o"),
+    ("#0072b2", "s"),
+    ("#009e73", "^"),
+    ("#666666", "x"),
+    ("#cc79a7", "D"),
+)
+
+
+def plot_refinements(
+    refinements: Mapping[str, Refinement], *, title: str | None = None
+) -> Figure:
+    """Whether attacks survive on part of their groups, for several rankings.
+
+    To the left the share that still reaches the attack label, in the middle the share
+    that still leaves the true label, to the right the L2 norm of what is left, each
+    against the fraction of groups kept.
+
+    Args:
+        refinements (mapping): By the name of their ranking; at most five.
+        title (str, optional): Above the figure. Default: None
+
+    Raises:
+        ValueError: None, or more than five.
+    """
+    if not 1 <= len(refinements) <= len(_STYLES):
+        raise ValueError(
+            f"refinements: got {len(refinements)}, want 1 to {len(_STYLES)}"
+        )
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    axes = figure.subplots(1, 3)
+    panels = (
+        ("reaches", "still says the attack label", "share of attacks"),
+        ("leaves", "still does not say the true label", "share of attacks"),
+        ("L2", "what is left of the perturbation", "mean L2 norm"),
+    )
+    for ax, (key, name, unit) in zip(axes, panels, strict=True):
+        for (ranking, refinement), (color, marker) in zip(
+            refinements.items(), _STYLES, strict=False
+        ):
+            curve = refinement.curve()
+            ax.plot(
+                [point["fraction"] for point in curve],
+                [point[key] for point in curve],
+                color=color,
+                marker=marker,
+                markersize=4,
+                label=ranking or None,
+            )
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("fraction of groups kept")
+        ax.set_ylabel(unit)
+        ax.set_xlim(-0.02, 1.02)
+        ax.grid(alpha=0.3)
+        if key != "L2":
+            ax.set_ylim(-0.02, 1.02)
+    if any(refinements):
+        axes[0].legend(fontsize=8, title="groups kept by", title_fontsize=8)
+    if title is not None:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure

@@ -1,0 +1,173 @@
+"""Refined attacks against a literal loop, and on cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_pse import grid_mask, refine
+from captum_pse.refinement import join
+from captum_pse.visualization import plot_refinements
+
+pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.75, 1.0])
+def test_keeps_the_groups_with_the_largest_mean(make_case, fraction, per_example):
+    case = make_case(3)
+    x, x0 = case.adversarial, case.natural
+    mask = grid_mask((6, 6), cell=2)
+    if per_example:
+        mask = torch.randint(-1, 9, (3, 3, 6, 6))
+    scores = torch.randn(3, 1, 6, 6).double()
+    refinement = refine(
+        case.model, x, x0, 1, 2, scores=scores, fractions=[fraction], feature_mask=mask
+    )
+    (got,) = refinement.at(fraction)
+    for n in range(3):
+        mine = mask.expand(3, 3, 6, 6)[n]
+        wide = scores[n].expand(3, 6, 6)
+        means = {
+            g: float(wide[mine == g].mean()) for g in mine.unique().tolist() if g >= 0
+        }
+        best = sorted(means, key=lambda g: (-means[g], g))
+        chosen = best[: math.ceil(fraction * len(best) - 1e-9)]
+        inside = torch.isin(mine, torch.tensor(chosen, dtype=mine.dtype))
+        expected = torch.where(inside, x[n], x0[n])
+        assert torch.equal(got[n], expected)
+        with torch.no_grad():
+            said = int(case.model(expected[None]).argmax())
+        assert bool(refinement.reaches[0, n]) == (said == 1)
+        assert bool(refinement.leaves[0, n]) == (said != 2)
+        delta = (expected - x0[n]).flatten().float()
+        for name, order in (("L0", 0), ("L1", 1), ("L2", 2), ("Linf", math.inf)):
+            assert float(refinement.norms[name][0, n]) == pytest.approx(
+                float(delta.norm(order)), rel=1e-5
+            )
+
+
+def counting(needed: Tensor):
+    """Says 1 where at least so many features are 1, else 0."""
+
+    def forward(x: Tensor) -> Tensor:
+        enough = (x.flatten(1).sum(1) >= needed[: len(x)]).float()
+        return torch.stack([1 - enough, enough], dim=1)
+
+    return forward
+
+
+def test_smallest_fraction_is_exact_where_more_is_better():
+    needed = torch.tensor([1.0, 7.0, 10.0, 11.0])
+    x, x0 = torch.ones(4, 10), torch.zeros(4, 10)
+    refinement = refine(counting(needed), x, x0, 1, 0, scores=torch.rand(4, 10))
+    got = refinement.smallest.tolist()
+    assert got[:3] == pytest.approx([0.1, 0.7, 1.0])
+    assert math.isnan(got[3])
+    assert refinement.fractions == tuple(k / 10 for k in range(11))
+    assert refinement.reaches.sum(0).tolist() == [10, 4, 1, 0]
+    curve = refinement.curve()
+    assert curve[7] == {
+        "fraction": 0.7,
+        "reaches": 0.5,
+        "leaves": 0.5,
+        "L0": pytest.approx(7),
+        "L1": pytest.approx(7),
+        "L2": pytest.approx(7**0.5),
+        "Linf": pytest.approx(1),
+    }
+
+
+def test_smallest_succeeds_and_one_group_less_does_not(demo_model, demo_pairs):
+    x, x0, t, t0 = demo_pairs
+    mask = grid_mask((64, 64), cell=8)
+    refinement = refine(
+        demo_model, x, x0, t, t0, scores=(x - x0).abs(), feature_mask=mask
+    )
+    for n, fraction in enumerate(refinement.smallest.tolist()):
+        with torch.no_grad():
+            enough, less = (
+                int(demo_model(refinement.at(f)[0])[n].argmax()) == int(t[n])
+                for f in (fraction, fraction - 1 / 64)
+            )
+        assert (enough, less) == (True, False)
+
+
+def test_joined_refinements_are_one_of_all(demo_model, demo_pairs):
+    scores = torch.rand(3, 1, 64, 64)
+    options = {"fractions": [0.3, 0.6], "feature_mask": grid_mask((64, 64), cell=16)}
+    whole = refine(demo_model, *demo_pairs, scores=scores, **options)
+    parts = [
+        refine(demo_model, *demo_pairs.select(i), scores=scores[i : i + 1], **options)
+        for i in range(3)
+    ]
+    joined = join(parts)
+    assert joined.curve() == [
+        {key: pytest.approx(value) for key, value in point.items()}
+        for point in whole.curve()
+    ]
+    assert torch.equal(joined.smallest, whole.smallest)
+    assert torch.equal(joined.at(0.5)[0], whole.at(0.5)[0])
+    other = refine(demo_model, *demo_pairs, scores=scores, fractions=[0.3])
+    with pytest.raises(ValueError, match="refinements: want the same groups"):
+        join([whole, other])
+
+
+def test_ties_are_broken_by_id_and_all_the_model_is_as_before():
+    x, x0 = torch.ones(1, 4), torch.zeros(1, 4)
+    refinement = refine(
+        counting(torch.tensor([2.0])), x, x0, 1, 0, scores=torch.zeros(1, 4)
+    )
+    assert refinement.ranks.tolist() == [[0, 1, 2, 3]]
+    assert refinement.at(0.5)[0].tolist() == [[1, 1, 0, 0]]
+    assert repr(refinement) == "Refinement(1 pair(s), 11 fractions)"
+
+
+BAD = {
+    "fraction": ({"fractions": [0.5, 1.5]}, ValueError, "fractions: got 1.5"),
+    "no fractions": ({"fractions": []}, ValueError, "fractions: got none"),
+    "scores of another shape": (
+        {"scores": torch.rand(1, 3)},
+        ValueError,
+        r"scores: got shape \(1, 3\), want one that broadcasts to \(1, 4\)",
+    ),
+    "scores of NaN": (
+        {"scores": torch.full((1, 4), torch.nan)},
+        ValueError,
+        "scores: got NaN",
+    ),
+    "scores for two inputs": (
+        {"scores": (torch.rand(1, 4),) * 2},
+        TypeError,
+        r"scores: want 1 tensor\(s\)",
+    ),
+    "labels": ({"target": 0}, ValueError, "target and true_target: got the same"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_input(changes, error, message):
+    good = {"target": 1, "true_target": 0, "scores": torch.rand(1, 4)}
+    model = counting(torch.tensor([2.0]))
+    with pytest.raises(error, match=message):
+        refine(model, torch.ones(1, 4), torch.zeros(1, 4), **{**good, **changes})
+
+
+def test_figures(tmp_path):
+    x, x0 = torch.ones(4, 10), torch.zeros(4, 10)
+    model = counting(torch.tensor([1.0, 7.0, 10.0, 11.0]))
+    refinement = refine(model, x, x0, 1, 0, scores=torch.rand(4, 10))
+    figure = plot_refinements(
+        {"effect": refinement, "random": refinement}, title="$\\frac"
+    )
+    figure.savefig(tmp_path / "f.png", dpi=40)
+    line = figure.axes[0].lines[0]
+    curve = refinement.curve()
+    assert line.get_xdata().tolist() == [point["fraction"] for point in curve]
+    assert line.get_ydata().tolist() == [point["reaches"] for point in curve]
+    refinement.plot().savefig(tmp_path / "f.png", dpi=40)
+    with pytest.raises(ValueError, match="refinements: got 0, want 1 to 5"):
+        plot_refinements({})
