@@ -15,8 +15,8 @@ from captum_pse.interpretability import (
     InterpretabilityScore,
     interpretability_score,
 )
-from captum_pse.labels import PredictionWarning
 from captum_pse.pair import AdversarialPair
+from captum_pse.pair_labels import PredictionWarning
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.refinement import Refinement, refine

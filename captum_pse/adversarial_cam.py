@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from captum_pse import _class_maps
 from captum_pse._forward import ForwardFunc
 from captum_pse._layers import find_layer, scores_and_activations
-from captum_pse.labels import Label, PairLabels
+from captum_pse.labels import Label
 from captum_pse.pair import check_tensors
+from captum_pse.pair_labels import PairLabels
 from captum_pse.region_decomposition import (
     RegionComponent,
     RegionDecomposition,

@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -19,8 +20,9 @@ from captum_pse._layers import last_spatial_layer
 from captum_pse._text import printable
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.groups import grid_mask
-from captum_pse.labels import PredictionWarning, check_index, label_index
+from captum_pse.labels import check_index, label_index
 from captum_pse.pair import AdversarialPair
+from captum_pse.pair_labels import PredictionWarning
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.region_decomposition import RegionDecomposition
@@ -77,24 +79,20 @@ def explain(
 
     model = model.to(device)
     first = check_pairs(model, pairs, device)
-    decompose: Callable[[AdversarialPair], PixelDecomposition | RegionDecomposition]
+    decompose: Callable[..., PixelDecomposition | RegionDecomposition]
     chosen: dict[str, Any]
     if level == "pixel":
         mask = None if cell is None else grid_mask(first[0].shape[2:], cell=cell)
         groups = PromotionSuppression(model)
         chosen = {"cell": cell, "eps": groups.eps, "threshold": groups.threshold}
-
-        def decompose(pair: AdversarialPair) -> PixelDecomposition:
-            return groups.decompose(
-                *pair, feature_mask=mask, perturbations_per_eval=batch
-            )
+        decompose = partial(
+            groups.decompose, feature_mask=mask, perturbations_per_eval=batch
+        )
     elif level == "image":
         chosen = {"layer": layer or last_spatial_layer(model, first)}
         maps = AdversarialCAM(model, chosen["layer"])
         chosen["method"] = maps.method
-
-        def decompose(pair: AdversarialPair) -> RegionDecomposition:
-            return maps.decompose(*pair)
+        decompose = maps.decompose
     else:
         raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
     manifest = {**versions(), "level": level, **chosen, "batch": batch}
@@ -109,7 +107,7 @@ def explain(
             with warnings.catch_warnings():
                 # Said by each record's natural_agrees and attack_holds instead.
                 warnings.simplefilter("ignore", PredictionWarning)
-                result = decompose(pairs.select(i).to(device))
+                result = decompose(*pairs.select(i).to(device))
             safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:80]
             figure = f"figures/{i:03d}-{safe}.png"
             drawn = result.plot(class_names=class_names, title=name)

@@ -267,6 +267,13 @@ class Groups:
         return torch.where(flat < 0, len(self), flat).expand(n, -1)
 
 
+def fits(values: Tensor, x: Tensor) -> bool:
+    """Whether ``values`` has as many dimensions as ``x`` and broadcasts to it."""
+    return values.dim() == x.dim() and all(
+        v in (1, n) for v, n in zip(values.shape, x.shape, strict=True)
+    )
+
+
 def _checked(mask: Tensor, x: Tensor) -> Tensor:
     """The mask as int64 on the input's device, with as many dimensions as the input."""
     if not isinstance(mask, Tensor):
@@ -277,10 +284,7 @@ def _checked(mask: Tensor, x: Tensor) -> Tensor:
         raise TypeError(f"feature_mask: got {mask.dtype}, want a tensor of integers")
     mask = mask.detach().to(x.device, torch.int64).contiguous()
     mask = mask.reshape((1,) * (x.dim() - mask.dim()) + tuple(mask.shape))
-    fits = mask.dim() == x.dim() and all(
-        m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)
-    )
-    if not fits:
+    if not fits(mask, x):
         raise ValueError(
             f"feature_mask: got shape {tuple(mask.shape)}, want one that broadcasts to "
             f"the input's {tuple(x.shape)}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_pse import components
 from captum_pse._results import load_result, number, numbered, save_result
 from captum_pse.groups import Groups
-from captum_pse.labels import PairLabels, records
+from captum_pse.pair_labels import PairLabels, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

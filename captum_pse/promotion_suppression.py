@@ -18,8 +18,9 @@ from captum_pse import components
 from captum_pse._engine.dense import ablated_scores
 from captum_pse._forward import ForwardFunc, first_scores, run_forward
 from captum_pse.groups import Groups
-from captum_pse.labels import Label, PairLabels, exact
+from captum_pse.labels import Label
 from captum_pse.pair import Tensors, check_tensors
+from captum_pse.pair_labels import PairLabels, exact
 from captum_pse.pixel_decomposition import (
     Component,
     PixelDecomposition,

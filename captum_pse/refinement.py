@@ -11,9 +11,10 @@ from captum._utils.common import _format_additional_forward_args
 from torch import Tensor
 
 from captum_pse._forward import ForwardFunc, first_scores, run_forward
-from captum_pse.groups import Groups
-from captum_pse.labels import Label, PairLabels, predicted_class
+from captum_pse.groups import Groups, fits
+from captum_pse.labels import Label, predicted_class
 from captum_pse.pair import check_tensors
+from captum_pse.pair_labels import PairLabels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -238,10 +239,7 @@ def _like_inputs(scores: Any, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     if len(parts) != len(xs) or not all(isinstance(p, Tensor) for p in parts):
         raise TypeError(f"scores: want {len(xs)} tensor(s), one for each input")
     for part, x in zip(parts, xs, strict=True):
-        fits = part.dim() == x.dim() and all(
-            p in (1, n) for p, n in zip(part.shape, x.shape, strict=True)
-        )
-        if not fits:
+        if not fits(part, x):
             raise ValueError(
                 f"scores: got shape {tuple(part.shape)}, want one that broadcasts to "
                 f"{tuple(x.shape)}"

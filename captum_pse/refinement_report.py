@@ -16,8 +16,8 @@ from captum_pse._layers import last_spatial_layer
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.explain import check_pairs, write_csv
 from captum_pse.groups import default_feature_mask, grid_mask
-from captum_pse.labels import PredictionWarning
 from captum_pse.pair import AdversarialPair
+from captum_pse.pair_labels import PredictionWarning
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.refinement import Refinement, join, refine
 from captum_pse.visualization import plot_refinements

@@ -16,7 +16,7 @@ from captum_pse.interpretability import (
     InterpretabilityScore,
     interpretability_score,
 )
-from captum_pse.labels import PairLabels, records
+from captum_pse.pair_labels import PairLabels, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

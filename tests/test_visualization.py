@@ -17,7 +17,7 @@ from captum_pse import (
     grid_mask,
 )
 from captum_pse.demo import CLASSES
-from captum_pse.labels import PairLabels
+from captum_pse.pair_labels import PairLabels
 from captum_pse.visualization import COLORS, plot_groups, plot_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")

@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from captum_pse._text import printable
-from captum_pse.labels import PairLabels
+from captum_pse.pair_labels import PairLabels
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.region_decomposition import RegionDecomposition
 

@@ -1,0 +1,189 @@
+"""The two labels of a pair, and what the model says of them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_pse.labels import (
+    Label,
+    check_differ,
+    check_index,
+    label_index,
+    never,
+    predicted_class,
+    predicted_index,
+)
+
+
+class PredictionWarning(UserWarning):
+    """The model does not say what the labels of a pair say."""
+
+
+@dataclass(frozen=True)
+class PairLabels:
+    """The labels of N pairs, and what the model says of them.
+
+    Attributes:
+        target, true_target (Tensor): int64 ``(N, D)``, the attack label ``t`` and the
+            true label ``t0``.
+        adversarial_class, natural_class (Tensor): int64 ``(N,)``, the class that the
+            model predicts on ``x'`` and on ``x0``, for dense scores at the labels'
+            positions.
+        adversarial_scores, natural_scores (Tensor): ``(N, 2)``, the scores of ``t`` and
+            ``t0``, in this order, on ``x'`` and on ``x0``; at least single precision.
+    """
+
+    target: Tensor
+    true_target: Tensor
+    adversarial_class: Tensor
+    natural_class: Tensor
+    adversarial_scores: Tensor
+    natural_scores: Tensor
+
+    @classmethod
+    def resolve(
+        cls,
+        target: Label | None,
+        true_target: Label | None,
+        adversarial: Tensor,
+        natural: Tensor,
+        baselines: tuple[Tensor, ...],
+    ) -> PairLabels:
+        """The labels as given, or as predicted where None is given.
+
+        Args:
+            target, true_target (Label, optional): In any of Captum's formats.
+            adversarial, natural (Tensor): Scores ``(N, C, ...)`` on ``x'`` and ``x0``.
+            baselines (tuple[Tensor, ...]): ``x0`` itself. Where each example stands k
+                times in a row, ``true_target`` may have one label for k of them.
+
+        Raises:
+            TypeError, ValueError: A label that does not fit, or the same label twice.
+
+        Warns:
+            PredictionWarning: The model does not say what a given label says.
+        """
+
+        def resolved(
+            name: str,
+            label: Label | None,
+            scores: Tensor,
+            repeated: Callable[[int], bool] = never,
+        ) -> Tensor:
+            if label is None:
+                return predicted_index(name, scores)
+            index = label_index(name, label, len(scores), repeated)
+            return check_index(name, index, scores)
+
+        t = resolved("target", target, adversarial)
+        # NoiseTunnel and captum.metrics repeat inputs, baselines and target, but no
+        # argument that they do not know.
+        repeated = partial(_stand_in_a_row, baselines)
+        t0 = resolved("true_target", true_target, natural, repeated)
+        predicted = target is None or true_target is None
+        check_differ(t, t0, "; give both where predictions agree" if predicted else "")
+        sides = adversarial.detach(), natural.detach()
+        scores = [exact(_select(side, t, t0)) for side in sides]
+        if not all(values.isfinite().all() for values in scores):
+            raise ValueError("forward_func: returned NaN or infinite scores")
+        said, said_before = predicted_class(sides[0], t), predicted_class(sides[1], t0)
+        _warn_unless_said("inputs", "target", said, t)
+        _warn_unless_said("baselines", "true_target", said_before, t0)
+        return cls(t, t0, said, said_before, *scores)
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> PairLabels:
+        """From the tensors that are named after the attributes, behind ``prefix``."""
+        return cls(**{f.name: tensors[f"{prefix}{f.name}"] for f in fields(cls)})
+
+    def columns(self) -> dict[str, Tensor]:
+        """What a summary says of labels and scores, a value for each example."""
+        moved = self.adversarial_scores - self.natural_scores
+        return {
+            "true_label": _plain(self.true_target),
+            "attack_label": _plain(self.target),
+            "natural_prediction": self.natural_class,
+            "adversarial_prediction": self.adversarial_class,
+            "natural_agrees": self.natural_class == self.true_target[:, 0],
+            "attack_holds": self.adversarial_class == self.target[:, 0],
+            "attack_score_gain": moved[:, 0],
+            "true_score_loss": -moved[:, 1],
+        }
+
+    def select(self, scores: Tensor, repeats: int = 1) -> Tensor:
+        """The scores of ``t`` and ``t0``, in this order.
+
+        Args:
+            scores (Tensor): Shape ``(repeats * N, C, ...)``, copy after copy of the
+                pairs.
+            repeats (int, optional): How many copies. Default: 1
+
+        Returns:
+            *Tensor*: Shape ``(repeats * N, 2)``.
+        """
+        return _select(
+            scores, self.target.repeat(repeats, 1), self.true_target.repeat(repeats, 1)
+        )
+
+
+def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Columns of N values as N plain dicts, each with the number of its example."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {"example": i, **dict(zip(columns, row, strict=True))}
+        for i, row in enumerate(rows)
+    ]
+
+
+def exact(scores: Tensor) -> Tensor:
+    """At least single precision, in which differences of scores are taken."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def _plain(index: Tensor) -> Tensor:
+    """Class numbers ``(N,)`` where an index is nothing more."""
+    return index[:, 0] if index.shape[1] == 1 else index
+
+
+def _select(scores: Tensor, *indices: Tensor) -> Tensor:
+    rows = torch.arange(len(scores), device=scores.device)
+    places = (index.to(scores.device).unbind(dim=1) for index in indices)
+    return torch.stack([scores[(rows, *place)] for place in places], dim=1)
+
+
+def _warn_unless_said(side: str, name: str, said: Tensor, index: Tensor) -> None:
+    wrong = (said != index[:, 0]).nonzero().flatten().tolist()
+    if wrong:
+        row = wrong[0]
+        warnings.warn(
+            f"the model does not predict {name} on {len(wrong)} of {len(said)} {side}; "
+            f"the first is example {row}, where it says {int(said[row])}, not "
+            f"{int(index[row, 0])}",
+            PredictionWarning,
+            stacklevel=_callers_level(),
+        )
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` of the first frame that is neither ours nor our libraries'."""
+    level, frame = 1, sys._getframe(1)
+    ours = ("captum_pse", "captum", "torch")
+    while frame.f_globals.get("__name__", "").split(".")[0] in ours and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _stand_in_a_row(examples: tuple[Tensor, ...], k: int) -> bool:
+    """Whether each example stands k times in a row; one alone stands for any number."""
+    if len(examples[0]) == 1:
+        return True
+    blocks = (x.reshape(-1, k, *x.shape[1:]) for x in examples)
+    return all(torch.equal(b, b[:, :1].expand_as(b)) for b in blocks)
