@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from captum_pse._files import atomic_path, versions
+from captum_pse.pair_labels import PairLabels
+
+Result = TypeVar("Result")
 
 
 def save_result(
@@ -37,13 +40,15 @@ def save_result(
 
 
 def load_result(
-    path: str | os.PathLike[str], kind: str
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and settings that :func:`save_result` wrote.
+    path: str | os.PathLike[str],
+    kind: str,
+    build: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Result],
+) -> Result:
+    """What ``build`` makes of the tensors and settings that :func:`save_result` wrote.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not of that kind, or damaged.
+        ValueError: It is not of that kind, lacks something, or is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -57,15 +62,35 @@ def load_result(
         raise ValueError(f"path: {path} is no file of save() ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != kind:
         raise ValueError(f"path: {path} is no file of save() in format {kind!r}")
-    return tensors, manifest
+    try:
+        return build(tensors, manifest)
+    except KeyError as error:
+        raise ValueError(f"path: {path} lacks {error}") from error
 
 
-def numbered(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, ...]:
-    """The tensors named ``prefix.0``, ``prefix.1``, ..."""
-    n = sum(name.startswith(f"{prefix}.") for name in tensors)
-    return tuple(tensors[f"{prefix}.{i}"] for i in range(n))
+def pair_tensors(
+    inputs: tuple[Tensor, ...], baselines: tuple[Tensor, ...], labels: PairLabels
+) -> dict[str, Tensor]:
+    """What every result says of its pair, by name; see :func:`pair_of_tensors`."""
+    of_labels = {f"labels.{name}": x for name, x in vars(labels).items()}
+    return number("inputs", inputs) | number("baselines", baselines) | of_labels
+
+
+def pair_of_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The inverse of :func:`pair_tensors`, as arguments of a result."""
+    return {
+        "inputs": numbered(tensors, "inputs"),
+        "baselines": numbered(tensors, "baselines"),
+        "labels": PairLabels.of_tensors(tensors, "labels."),
+    }
 
 
 def number(prefix: str, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The inverse of :func:`numbered`."""
+    """Tensors by the names ``prefix.0``, ``prefix.1``, ..."""
     return {f"{prefix}.{i}": x for i, x in enumerate(tensors)}
+
+
+def numbered(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, ...]:
+    """The inverse of :func:`number`."""
+    n = sum(name.startswith(f"{prefix}.") for name in tensors)
+    return tuple(tensors[f"{prefix}.{i}"] for i in range(n))

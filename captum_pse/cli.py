@@ -219,6 +219,18 @@ def _own(args: argparse.Namespace) -> int:
     return code
 
 
+def _options(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What all work on pairs takes from the command line."""
+    return {
+        "cell": args.cell,
+        "layer": args.layer,
+        "batch": args.batch,
+        "device": args.device,
+        "settings": settings,
+        "show_progress": True,
+    }
+
+
 def _refine(
     args: argparse.Namespace,
     model: nn.Module,
@@ -227,17 +239,7 @@ def _refine(
 ) -> int:
     from captum_pse.refinement_report import refine_pairs
 
-    results = refine_pairs(
-        model,
-        pairs,
-        args.out,
-        cell=args.cell,
-        layer=args.layer,
-        batch=args.batch,
-        device=args.device,
-        settings=settings,
-        show_progress=True,
-    )
+    results = refine_pairs(model, pairs, args.out, **_options(args, settings))
     print("share of attacks that still reach their label, by fraction of groups kept")
     fractions = next(iter(results.values())).fractions
     print("kept by ".ljust(10) + "".join(f"{f:6.1f}" for f in fractions))
@@ -262,13 +264,8 @@ def _report(
         pairs,
         args.out,
         level=args.level,
-        cell=args.cell,
-        layer=args.layer,
-        batch=args.batch,
-        device=args.device,
         class_names=class_names,
-        settings=settings,
-        show_progress=True,
+        **_options(args, settings),
     )
     print(format_table(records, class_names))
     for key, side in (("natural_agrees", "true"), ("attack_holds", "attack")):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from torch import Tensor
 
 from captum_pse import components
-from captum_pse._results import load_result, number, numbered, save_result
+from captum_pse._results import (
+    load_result,
+    number,
+    numbered,
+    pair_of_tensors,
+    pair_tensors,
+    save_result,
+)
 from captum_pse.groups import Groups
 from captum_pse.pair_labels import PairLabels, records
 
@@ -22,7 +29,6 @@ COMPONENTS: tuple[str, ...] = get_args(Component)
 TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
 
 _FORMAT = "captum_pse.PixelDecomposition/1"
-_CHANGES = ("promotion_change", "suppression_change")
 _SETTINGS = ("eps", "threshold", "is_tuple")
 
 
@@ -170,11 +176,11 @@ class PixelDecomposition:
 
         The file's metadata hold the versions and settings as JSON.
         """
-        tensors = {name: getattr(self, name) for name in _CHANGES}
-        tensors |= {f"labels.{name}": x for name, x in vars(self.labels).items()}
-        tensors |= number("inputs", self.inputs) | number("baselines", self.baselines)
+        tensors = pair_tensors(self.inputs, self.baselines, self.labels)
         tensors |= number("groups.index", self.groups.index)
         tensors["groups.ids"] = self.groups.ids
+        tensors["promotion_change"] = self.promotion_change
+        tensors["suppression_change"] = self.suppression_change
         settings = {name: getattr(self, name) for name in _SETTINGS}
         save_result(path, _FORMAT, tensors, settings)
 
@@ -186,19 +192,17 @@ class PixelDecomposition:
             FileNotFoundError: There is no such file.
             ValueError: It is not a file of :meth:`save`, or of a later format.
         """
-        tensors, settings = load_result(path, _FORMAT)
-        try:
-            return cls(
-                inputs=numbered(tensors, "inputs"),
-                baselines=numbered(tensors, "baselines"),
+        return load_result(
+            path,
+            _FORMAT,
+            lambda tensors, settings: cls(
                 groups=Groups(tensors["groups.ids"], numbered(tensors, "groups.index")),
-                labels=PairLabels.of_tensors(tensors, "labels."),
+                **pair_of_tensors(tensors),
                 promotion_change=tensors["promotion_change"],
                 suppression_change=tensors["suppression_change"],
                 **{name: settings[name] for name in _SETTINGS},
-            )
-        except KeyError as error:
-            raise ValueError(f"path: {path} lacks {error}") from error
+            ),
+        )
 
 
 def check_component(component: str) -> None:

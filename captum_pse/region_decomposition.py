@@ -10,7 +10,12 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor
 
-from captum_pse._results import load_result, number, numbered, save_result
+from captum_pse._results import (
+    load_result,
+    pair_of_tensors,
+    pair_tensors,
+    save_result,
+)
 from captum_pse.interpretability import (
     PERCENTILE,
     InterpretabilityScore,
@@ -132,9 +137,8 @@ class RegionDecomposition:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one safetensors file, whole or not at all."""
-        tensors = {name: getattr(self, name) for name in CLASS_MAPS}
-        tensors |= {f"labels.{name}": x for name, x in vars(self.labels).items()}
-        tensors |= number("inputs", self.inputs) | number("baselines", self.baselines)
+        tensors = pair_tensors(self.inputs, self.baselines, self.labels)
+        tensors |= {name: getattr(self, name) for name in CLASS_MAPS}
         save_result(path, _FORMAT, tensors, {"layer": self.layer})
 
     @classmethod
@@ -145,17 +149,18 @@ class RegionDecomposition:
             FileNotFoundError: There is no such file.
             ValueError: It is not a file of :meth:`save`, or of a later format.
         """
-        tensors, settings = load_result(path, _FORMAT)
-        try:
-            return cls(
-                numbered(tensors, "inputs"),
-                numbered(tensors, "baselines"),
-                settings["layer"],
-                PairLabels.of_tensors(tensors, "labels."),
-                *(tensors[name] for name in CLASS_MAPS),
-            )
-        except KeyError as error:
-            raise ValueError(f"path: {path} lacks {error}") from error
+        return load_result(
+            path,
+            _FORMAT,
+            lambda tensors, settings: cls(
+                **pair_of_tensors(tensors),
+                layer=settings["layer"],
+                natural_true=tensors["natural_true"],
+                adversarial_true=tensors["adversarial_true"],
+                natural_attack=tensors["natural_attack"],
+                adversarial_attack=tensors["adversarial_attack"],
+            ),
+        )
 
 
 def check_region_component(component: str) -> None:

@@ -95,8 +95,9 @@ def plot_pair(
     ratio on a scale symmetric about 0. The perturbation shows, in each pixel, the
     channel that changed most; its colour bar spans 99.5 % of the pixels, and arrows at
     its ends say that some go beyond. Images outside [0, 1] are rescaled together, which
-    their titles say. Where groups differ between channels, the mean over channels is
-    drawn.
+    their titles say. Where groups differ between channels, the mean over the channels
+    that are in a group is drawn, and the ratio and type of that mean. Features in no
+    group are hatched.
 
     Args:
         result (PixelDecomposition): Of one image input ``(N, C, H, W)``.
@@ -175,7 +176,7 @@ def plot_groups(
         example (int, optional): Which example. Default: 0
         class_names (sequence of str, optional): Names of the classes. Default: None
         title (str, optional): Put before the description of the example. Default: None
-        most (int, optional): How many groups to draw at most; the title says how many
+        most (int, optional): How many groups to draw at most; the axis says how many
             there are. Default: 40
 
     Raises:
