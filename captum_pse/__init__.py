@@ -5,6 +5,7 @@ Promotion and Suppression", arXiv:1904.02057.
 """
 
 from captum_pse.adversarial_cam import AdversarialCAM
+from captum_pse.agreement import Agreement, agreement
 from captum_pse.groups import (
     channel_mask,
     default_feature_mask,
@@ -17,6 +18,7 @@ from captum_pse.interpretability import (
 )
 from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning
+from captum_pse.paired_attribution import PairedAttribution
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.refinement import Refinement, refine
@@ -27,12 +29,15 @@ __version__ = "0.1.0"
 __all__ = [
     "AdversarialCAM",
     "AdversarialPair",
+    "Agreement",
     "InterpretabilityScore",
+    "PairedAttribution",
     "PixelDecomposition",
     "PredictionWarning",
     "PromotionSuppression",
     "Refinement",
     "RegionDecomposition",
+    "agreement",
     "channel_mask",
     "default_feature_mask",
     "grid_mask",

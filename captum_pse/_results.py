@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from captum_pse._files import atomic_path, versions
+from captum_pse.groups import Groups
 from captum_pse.pair_labels import PairLabels
 
 Result = TypeVar("Result")
@@ -73,24 +74,34 @@ def pair_tensors(
 ) -> dict[str, Tensor]:
     """What every result says of its pair, by name; see :func:`pair_of_tensors`."""
     of_labels = {f"labels.{name}": x for name, x in vars(labels).items()}
-    return number("inputs", inputs) | number("baselines", baselines) | of_labels
+    return _number("inputs", inputs) | _number("baselines", baselines) | of_labels
 
 
 def pair_of_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The inverse of :func:`pair_tensors`, as arguments of a result."""
     return {
-        "inputs": numbered(tensors, "inputs"),
-        "baselines": numbered(tensors, "baselines"),
+        "inputs": _numbered(tensors, "inputs"),
+        "baselines": _numbered(tensors, "baselines"),
         "labels": PairLabels.of_tensors(tensors, "labels."),
     }
 
 
-def number(prefix: str, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def groups_tensors(groups: Groups) -> dict[str, Tensor]:
+    """The groups of a result, by name; see :func:`groups_of_tensors`."""
+    return {"groups.ids": groups.ids, **_number("groups.index", groups.index)}
+
+
+def groups_of_tensors(tensors: Mapping[str, Tensor]) -> Groups:
+    """The inverse of :func:`groups_tensors`."""
+    return Groups(tensors["groups.ids"], _numbered(tensors, "groups.index"))
+
+
+def _number(prefix: str, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Tensors by the names ``prefix.0``, ``prefix.1``, ..."""
     return {f"{prefix}.{i}": x for i, x in enumerate(tensors)}
 
 
-def numbered(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, ...]:
-    """The inverse of :func:`number`."""
+def _numbered(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, ...]:
+    """The inverse of :func:`_number`."""
     n = sum(name.startswith(f"{prefix}.") for name in tensors)
     return tuple(tensors[f"{prefix}.{i}"] for i in range(n))

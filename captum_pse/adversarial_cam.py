@@ -193,7 +193,7 @@ class AdversarialCAM(LayerAttribution):
             >>> method = AdversarialCAM(load_model(), "features.conv5", "cam")
             >>> result = method.decompose(*make_pairs(2))
             >>> result
-            RegionDecomposition((2, 1, 64, 64) at 'features.conv5')
+            RegionDecomposition((2, 1, 64, 64) of 'features.conv5')
             >>> sorted(result.summary()[0])[-3:]
             ['suppression_is_lift', 'true_label', 'true_score_loss']
         """

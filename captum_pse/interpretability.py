@@ -22,7 +22,7 @@ class InterpretabilityScore:
         baseline (Tensor): ``(N,)``, ``sqrt(area)``: the root of the squared score that
             a random mask of the same area has in expectation.
         lift (Tensor): ``(N,)``, ``score / baseline``; above 1, delta keeps to the mask.
-        mask (Tensor): bool ``(N, 1, ...)``, B.
+        mask (Tensor): bool, B, of the maps' shape.
     """
 
     score: Tensor
@@ -49,8 +49,9 @@ def interpretability_score(
     Source: Xu et al., arXiv:1904.02057.
 
     Args:
-        maps (Tensor): F, shape ``(N, 1, ...)`` of the perturbation's spatial size.
-        perturbation (Tensor): delta, shape ``(N, C, ...)``.
+        maps (Tensor): F, shape ``(N, 1, ...)`` of the perturbation's spatial size, or
+            with a value for each feature of the perturbation.
+        perturbation (Tensor): delta, shape ``(N, C, ...)`` or ``(N, F)``.
         percentile (float, optional): q, in [0, 100]. Default: 70
 
     Raises:
@@ -66,11 +67,12 @@ def interpretability_score(
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile: got {percentile}, want 0 to 100")
-    wanted = (len(perturbation), 1, *perturbation.shape[2:])
-    if perturbation.dim() < 3 or tuple(maps.shape) != wanted:
+    shape = tuple(perturbation.shape)
+    of_positions = (shape[0], 1, *shape[2:]) if len(shape) > 2 else shape
+    if len(shape) < 2 or tuple(maps.shape) not in (of_positions, shape):
         raise ValueError(
-            f"maps: got shape {tuple(maps.shape)}, want (N, 1, ...) for perturbations "
-            f"of shape {tuple(perturbation.shape)} (N, C, ...)"
+            f"maps: got shape {tuple(maps.shape)}, want {of_positions} or {shape} for "
+            f"perturbations {shape}, (N, C, ...) or (N, F)"
         )
     for name, values in (("maps", maps), ("perturbation", perturbation)):
         if not values.isfinite().all():

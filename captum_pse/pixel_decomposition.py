@@ -11,9 +11,9 @@ from torch import Tensor
 
 from captum_pse import components
 from captum_pse._results import (
+    groups_of_tensors,
+    groups_tensors,
     load_result,
-    number,
-    numbered,
     pair_of_tensors,
     pair_tensors,
     save_result,
@@ -177,8 +177,7 @@ class PixelDecomposition:
         The file's metadata hold the versions and settings as JSON.
         """
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)
-        tensors |= number("groups.index", self.groups.index)
-        tensors["groups.ids"] = self.groups.ids
+        tensors |= groups_tensors(self.groups)
         tensors["promotion_change"] = self.promotion_change
         tensors["suppression_change"] = self.suppression_change
         settings = {name: getattr(self, name) for name in _SETTINGS}
@@ -196,7 +195,7 @@ class PixelDecomposition:
             path,
             _FORMAT,
             lambda tensors, settings: cls(
-                groups=Groups(tensors["groups.ids"], numbered(tensors, "groups.index")),
+                groups=groups_of_tensors(tensors),
                 **pair_of_tensors(tensors),
                 promotion_change=tensors["promotion_change"],
                 suppression_change=tensors["suppression_change"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,26 @@ from captum._utils.common import _format_additional_forward_args
 from torch import Tensor
 
 from captum_pse._forward import ForwardFunc, first_scores, run_forward
+from captum_pse._results import (
+    groups_of_tensors,
+    groups_tensors,
+    load_result,
+    pair_of_tensors,
+    pair_tensors,
+    save_result,
+)
 from captum_pse.groups import Groups, fits
 from captum_pse.labels import Label, predicted_class
 from captum_pse.pair import check_tensors
-from captum_pse.pair_labels import PairLabels
+from captum_pse.pair_labels import PairLabels, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRACTIONS = tuple(k / 10 for k in range(11))
+
+_FORMAT = "captum_pse.Refinement/1"
+_NORMS = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,12 +91,49 @@ class Refinement:
             for i, fraction in enumerate(self.fractions)
         ]
 
+    def summary(self) -> list[dict[str, Any]]:
+        """One record for each example: labels, what the model says, how far the scores
+        moved, and the smallest fraction of groups that is enough."""
+        return records({**self.labels.columns(), "smallest": self.smallest})
+
     def plot(self, **options: Any) -> Figure:
         """The curve as a figure; see
         :func:`captum_pse.visualization.plot_refinements` for several in one."""
         from captum_pse.visualization import plot_refinements
 
         return plot_refinements({"": self}, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one safetensors file, whole or not at all."""
+        tensors = pair_tensors(self.inputs, self.baselines, self.labels)
+        tensors |= groups_tensors(self.groups)
+        for name in ("ranks", "reaches", "leaves", "smallest"):
+            tensors[name] = getattr(self, name)
+        tensors |= {f"norms.{name}": norm for name, norm in self.norms.items()}
+        save_result(path, _FORMAT, tensors, {"fractions": self.fractions})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Refinement:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not a file of :meth:`save`, or of a later format.
+        """
+        return load_result(
+            path,
+            _FORMAT,
+            lambda tensors, settings: cls(
+                **pair_of_tensors(tensors),
+                groups=groups_of_tensors(tensors),
+                ranks=tensors["ranks"],
+                fractions=tuple(settings["fractions"]),
+                reaches=tensors["reaches"],
+                leaves=tensors["leaves"],
+                norms={name: tensors[f"norms.{name}"] for name in _NORMS},
+                smallest=tensors["smallest"],
+            ),
+        )
 
 
 @torch.no_grad()
@@ -277,8 +326,7 @@ def _norms(kept: tuple[Tensor, ...], x0s: tuple[Tensor, ...]) -> dict[str, Tenso
     delta = torch.cat(
         [(x - x0).flatten(1).float() for x, x0 in zip(kept, x0s, strict=True)], dim=1
     )
-    orders = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
     return {
         name: torch.linalg.vector_norm(delta, order, dim=1)
-        for name, order in orders.items()
+        for name, order in _NORMS.items()
     }

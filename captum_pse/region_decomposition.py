@@ -33,22 +33,31 @@ RegionComponent: TypeAlias = Literal["promotion", "suppression"] | ClassMap
 CLASS_MAPS: tuple[str, ...] = get_args(ClassMap)
 REGION_COMPONENTS: tuple[str, ...] = ("promotion", "suppression", *CLASS_MAPS)
 
+#: The maps that promotion and suppression subtract, the second from the first.
+DIFFERENCES: dict[str, tuple[ClassMap, ClassMap]] = {
+    "promotion": ("adversarial_attack", "natural_attack"),
+    "suppression": ("natural_true", "adversarial_true"),
+}
+
 _FORMAT = "captum_pse.RegionDecomposition/1"
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RegionDecomposition:
-    r"""The four class activation maps of N pairs, and what follows from them.
+    r"""The four maps of N pairs, and what follows from them.
 
-    Made by :meth:`captum_pse.AdversarialCAM.decompose`. The maps are raw values, never
-    normalised one by one, so that they can be compared and subtracted.
+    Made by ``decompose``: of :class:`captum_pse.AdversarialCAM`, with class activation
+    maps ``(N, 1, ...)``; of :class:`captum_pse.PairedAttribution`, with attributions
+    ``(N, ...)``. The maps are raw values, never normalised one by one, so that they can
+    be compared and subtracted.
 
     Attributes:
         inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
-        layer (str): The layer's name, or its kind where it has none.
+        source (str): Where the maps are from: the name of the layer, or its kind where
+            it has none; or the name of the attribution method.
         labels (PairLabels): ``t`` and ``t0``, and what the model says.
-        natural_true (Tensor): ``F(x0, t0)``, shape ``(N, 1, ...)``.
+        natural_true (Tensor): ``F(x0, t0)``.
         adversarial_true (Tensor): ``F(x', t0)``.
         natural_attack (Tensor): ``F(x0, t)``.
         adversarial_attack (Tensor): ``F(x', t)``.
@@ -56,7 +65,7 @@ class RegionDecomposition:
 
     inputs: tuple[Tensor, ...]
     baselines: tuple[Tensor, ...]
-    layer: str
+    source: str
     labels: PairLabels
     natural_true: Tensor
     adversarial_true: Tensor
@@ -66,23 +75,27 @@ class RegionDecomposition:
     @property
     def promotion(self) -> Tensor:
         """``F(x', t) - F(x0, t)``: where evidence for the attack label appeared."""
-        return self.adversarial_attack - self.natural_attack
+        return self._difference("promotion")
 
     @property
     def suppression(self) -> Tensor:
         """``F(x0, t0) - F(x', t0)``: where evidence for the true label went away."""
-        return self.natural_true - self.adversarial_true
+        return self._difference("suppression")
+
+    def _difference(self, component: str) -> Tensor:
+        more, less = DIFFERENCES[component]
+        difference: Tensor = getattr(self, more) - getattr(self, less)
+        return difference
 
     def __len__(self) -> int:
         return len(self.natural_true)
 
     def __repr__(self) -> str:
-        return (
-            f"RegionDecomposition({tuple(self.natural_true.shape)} at {self.layer!r})"
-        )
+        shape = tuple(self.natural_true.shape)
+        return f"RegionDecomposition({shape} of {self.source!r})"
 
     def attribution(self, component: RegionComponent = "promotion") -> Tensor:
-        """One map, ``(N, 1, ...)``.
+        """One map, of the shape in which it was made.
 
         Args:
             component (str, optional): ``"promotion"``, ``"suppression"``,
@@ -93,13 +106,31 @@ class RegionDecomposition:
         value: Tensor = getattr(self, component)
         return value
 
+    def on_inputs(self, component: RegionComponent = "promotion") -> Tensor:
+        """One map at the size of the (first) input: summed over its channels and
+        interpolated, ``(N, 1, ...)``; as it is where the input is ``(N, F)``.
+
+        Raises:
+            ValueError: The map has other dimensions than the input.
+        """
+        maps, x = self.attribution(component), self.inputs[0]
+        if maps.dim() != x.dim():
+            raise ValueError(
+                f"component: {component} of {self.source} has shape "
+                f"{tuple(maps.shape)}, which cannot be laid over inputs of shape "
+                f"{tuple(x.shape)}"
+            )
+        if maps.dim() < 3:
+            return maps
+        return interpolate(maps.sum(dim=1, keepdim=True), x.shape[2:])
+
     def interpretability(
         self, which: ClassMap = "natural_true", percentile: float = PERCENTILE
     ) -> InterpretabilityScore:
         """The interpretability score of delta on one of the four maps.
 
-        On ``natural_true`` it reads suppression, on ``adversarial_attack`` promotion. A
-        map of another size than the input is interpolated to it first.
+        On ``natural_true`` it reads suppression, on ``adversarial_attack`` promotion.
+        The map is taken as :meth:`on_inputs` gives it.
 
         Args:
             which (str, optional): The map. Default: ``"natural_true"``
@@ -110,14 +141,16 @@ class RegionDecomposition:
             raise ValueError(
                 f"which: got {which!r}, want one of {', '.join(CLASS_MAPS)}"
             )
-        maps = interpolate(getattr(self, which), self.inputs[0].shape[2:])
         delta = self.inputs[0] - self.baselines[0]
-        return interpretability_score(maps, delta, percentile)
+        return interpretability_score(self.on_inputs(which), delta, percentile)
 
     def summary(self, percentile: float = PERCENTILE) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
-        moved, and the interpretability scores that read suppression and promotion."""
+        moved, and the interpretability scores that read suppression and promotion,
+        where the maps can be laid over the inputs."""
         columns = self.labels.columns()
+        if self.natural_true.dim() != self.inputs[0].dim():
+            return records(columns)
         for name, which in (
             ("suppression", "natural_true"),
             ("promotion", "adversarial_attack"),
@@ -139,7 +172,7 @@ class RegionDecomposition:
         """Writes everything to one safetensors file, whole or not at all."""
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)
         tensors |= {name: getattr(self, name) for name in CLASS_MAPS}
-        save_result(path, _FORMAT, tensors, {"layer": self.layer})
+        save_result(path, _FORMAT, tensors, {"source": self.source})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RegionDecomposition:
@@ -154,7 +187,7 @@ class RegionDecomposition:
             _FORMAT,
             lambda tensors, settings: cls(
                 **pair_of_tensors(tensors),
-                layer=settings["layer"],
+                source=settings["source"],
                 natural_true=tensors["natural_true"],
                 adversarial_true=tensors["adversarial_true"],
                 natural_attack=tensors["natural_attack"],

@@ -68,7 +68,7 @@ def test_gradcam_equals_four_calls_of_captum(build, layer):
     t, t0 = torch.tensor([1, 2]), torch.tensor([3, 4])
     expected = four_calls(model, model.get_submodule(layer), x, x0, t, t0)
     raw = AdversarialCAM(model, layer, interpolate=False).decompose(x, x0, t, t0)
-    assert raw.layer == layer
+    assert raw.source == layer
     assert_maps_equal(raw, expected)
     size = LayerAttribution.interpolate(expected["natural_true"], (64, 64), "bilinear")
     result = AdversarialCAM(model, model.get_submodule(layer)).decompose(x, x0, t, t0)
@@ -225,7 +225,7 @@ def test_several_layers_in_one_pass_equal_each_alone(method):
     together = AdversarialCAM(model, names, method).decompose(x, x0, 1, 2)
     handle.remove()
     assert passes == [4]
-    assert [result.layer for result in together] == names
+    assert [result.source for result in together] == names
     for name, result in zip(names, together, strict=True):
         alone = AdversarialCAM(model, name, method).decompose(x, x0, 1, 2)
         for which in CLASS_MAPS:
@@ -384,7 +384,7 @@ def test_results_load_back(demo_model, demo_pairs, tmp_path):
     result.save(tmp_path / "maps.safetensors")
     loaded = RegionDecomposition.load(tmp_path / "maps.safetensors")
     assert loaded.summary() == result.summary()
-    assert loaded.layer == "features.conv4"
+    assert loaded.source == "features.conv4"
     assert torch.equal(loaded.promotion, result.promotion)
     torch.save([1], tmp_path / "other")
     with pytest.raises(ValueError, match=r"path: .* is no file of save"):

@@ -81,7 +81,7 @@ BAD = {
         "percentile: got nan",
     ),
     "size": ((1, 1, 4, 4), (1, 3, 8, 8), {}, r"maps: got shape \(1, 1, 4, 4\)"),
-    "channels": ((1, 3, 4, 4), (1, 3, 4, 4), {}, r"maps: got shape \(1, 3, 4, 4\)"),
+    "channels": ((1, 2, 4, 4), (1, 3, 4, 4), {}, r"maps: got shape \(1, 2, 4, 4\)"),
     "examples": ((2, 1, 4, 4), (1, 3, 4, 4), {}, r"maps: got shape \(2, 1, 4, 4\)"),
     "flat": ((2, 1), (2, 3), {}, r"maps: got shape \(2, 1\)"),
 }

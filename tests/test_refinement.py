@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_pse import grid_mask, refine
+from captum_pse import Refinement, grid_mask, refine
 from captum_pse.refinement import join
 from captum_pse.visualization import plot_refinements
 
@@ -171,3 +171,35 @@ def test_figures(tmp_path):
     refinement.plot().savefig(tmp_path / "f.png", dpi=40)
     with pytest.raises(ValueError, match="refinements: got 0, want 1 to 5"):
         plot_refinements({})
+
+
+def test_saved_and_loaded(make_case, tmp_path):
+    case = make_case(2)
+    refinement = refine(
+        case.model,
+        case.adversarial,
+        case.natural,
+        1,
+        2,
+        scores=torch.rand(2, 3, 6, 6),
+        fractions=[0.2, 1],
+        feature_mask=torch.randint(-1, 7, (2, 3, 6, 6)),
+    )
+    refinement.save(tmp_path / "r.safetensors")
+    loaded = Refinement.load(tmp_path / "r.safetensors")
+    assert loaded.curve() == refinement.curve()
+    assert loaded.fractions == (0.2, 1.0)
+    torch.testing.assert_close(loaded.smallest, refinement.smallest, equal_nan=True)
+    assert torch.equal(loaded.at(0.5)[0], refinement.at(0.5)[0])
+    for mine, theirs in zip(loaded.summary(), refinement.summary(), strict=True):
+        assert mine == pytest.approx(theirs, nan_ok=True)
+
+
+def test_summary():
+    needed = torch.tensor([7.0, 11.0])
+    x, x0 = torch.ones(2, 10), torch.zeros(2, 10)
+    refinement = refine(counting(needed), x, x0, 1, 0, scores=torch.rand(2, 10))
+    first, second = refinement.summary()
+    assert first["smallest"] == pytest.approx(0.7)
+    assert math.isnan(second["smallest"])
+    assert (first["attack_holds"], second["attack_holds"]) == (True, False)

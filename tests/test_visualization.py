@@ -13,12 +13,14 @@ from torch import Tensor
 from captum_pse import (
     PromotionSuppression,
     RegionDecomposition,
+    agreement,
     channel_mask,
     grid_mask,
 )
 from captum_pse.demo import CLASSES
 from captum_pse.pair_labels import PairLabels
-from captum_pse.visualization import COLORS, plot_groups, plot_pair
+from captum_pse.region_decomposition import CLASS_MAPS
+from captum_pse.visualization import COLORS, plot_groups, plot_methods, plot_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
@@ -283,3 +285,82 @@ def test_every_region_map_draws(maps, delta, tmp_path):
     result.plot(title="$\\frac$", percentile=50).savefig(tmp_path / "f.png", dpi=40)
     with pytest.raises(IndexError, match="example: got 1, want 0 to 0"):
         result.plot(1)
+
+
+def regions(x: Tensor, x0: Tensor, **maps: Tensor) -> RegionDecomposition:
+    """A result with those maps, and 0 for the others."""
+    labels = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE))).decompose(
+        x, x0, 1, 2, feature_mask=channel_mask(x)
+    )
+    zero = torch.zeros(len(x), 3, SIZE, SIZE)
+    four = {name: maps.get(name, zero) for name in CLASS_MAPS}
+    return RegionDecomposition((x,), (x0,), "made up", labels.labels, **four)
+
+
+def test_methods_side_by_side():
+    x, x0 = torch.rand(2, 3, SIZE, SIZE), torch.rand(2, 3, SIZE, SIZE)
+    mask = grid_mask((SIZE, SIZE), cell=2)
+    pse = PromotionSuppression(linear(torch.rand(3, SIZE, SIZE))).decompose(
+        x, x0, 1, 2, feature_mask=mask
+    )
+    values = {name: torch.randn(2, 3, SIZE, SIZE) for name in CLASS_MAPS}
+    other = regions(x, x0, **values)
+    figure = plot_methods({"PSE": pse, "other": other}, 1, top=4)
+    figure.canvas.draw()
+
+    for component in ("promotion", "suppression"):
+        compared = {"a": pse.attribution(component), "b": other.attribution(component)}
+        alike = agreement(compared, feature_mask=mask, top=4)
+        rho = alike.rank_correlation[1, 0, 1]
+        share = alike.overlap[1, 0, 1]
+        ax = titled(figure, f"other\n{component}")
+        assert ax.get_title().endswith(f"rho {rho:.2f}, top 4 shared {share:.0%}")
+        drawn = ax.images[0].get_array()
+        wanted = other.attribution(component)[1].sum(0).numpy()
+        np.testing.assert_allclose(drawn, wanted, rtol=1e-5)
+        own = titled(figure, f"PSE\n{component}").images[0]
+        wanted = pse.attribution(component)[1].mean(0).numpy()
+        np.testing.assert_allclose(own.get_array(), wanted, rtol=1e-5)
+    scales = [
+        titled(figure, f"{name}\n{component}").images[0].get_clim()
+        for name in ("PSE", "other")
+        for component in ("promotion", "suppression")
+    ]
+    assert scales[0] == scales[1]
+    assert scales[2] == scales[3] != scales[0]
+
+
+def test_one_method_and_maps_of_nothing():
+    x, x0 = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
+    result = regions(x, x0)
+    plot_methods({"nothing": result}).canvas.draw()
+    both = plot_methods({"nothing": result, "<other> $x$": result})
+    both.canvas.draw()
+    for component in ("promotion", "suppression"):
+        text = titled(both, f"<other> $x$\n{component}").get_title()
+        assert "rho undefined" in text
+
+
+def test_methods_must_be_of_the_same_pairs():
+    x, x0 = torch.rand(2, 1, 3, SIZE, SIZE)
+    with pytest.raises(ValueError, match="results: a and b are not of the same pairs"):
+        plot_methods({"a": regions(x, x0), "b": regions(x0, x)})
+    with pytest.raises(ValueError, match="results: got none"):
+        plot_methods({})
+    with pytest.raises(IndexError, match="example: got 1"):
+        plot_methods({"a": regions(x, x0)}, 1)
+
+
+def test_agreement_as_matrices():
+    values = {name: torch.rand(3, 9) for name in ("a", "b $x$", "c")}
+    result = agreement(values, top=3)
+    figure = result.plot(title="promotion")
+    figure.canvas.draw()
+    for start, matrix in (
+        ("Spearman", result.rank_correlation),
+        ("share of the top 3", result.overlap),
+    ):
+        ax = titled(figure, start)
+        np.testing.assert_allclose(ax.images[0].get_array(), matrix.mean(0), rtol=1e-6)
+        said = [text.get_text() for text in ax.texts]
+        assert said == [f"{value:.2f}" for value in matrix.mean(0).flatten()]

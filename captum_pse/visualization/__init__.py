@@ -7,8 +7,17 @@ share one scale in the model's units, and every map can be drawn.
 All functions return a :class:`matplotlib.figure.Figure` and never show it.
 """
 
+from captum_pse.visualization.methods import plot_agreement, plot_methods
 from captum_pse.visualization.pixels import COLORS, plot_groups, plot_pair
 from captum_pse.visualization.refinements import plot_refinements
 from captum_pse.visualization.regions import plot_regions
 
-__all__ = ["COLORS", "plot_groups", "plot_pair", "plot_refinements", "plot_regions"]
+__all__ = [
+    "COLORS",
+    "plot_agreement",
+    "plot_groups",
+    "plot_methods",
+    "plot_pair",
+    "plot_refinements",
+    "plot_regions",
+]

@@ -53,7 +53,7 @@ def display_pair(
 
 
 def bare(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=9, parse_math=False)
     ax.set_xticks([])
     ax.set_yticks([])
     # Shows through where a map has no value: features in no group.

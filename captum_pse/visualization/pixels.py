@@ -123,7 +123,7 @@ def plot_pair(
     sizes = np.abs(strongest)
     reach = positive(float(np.quantile(sizes, 0.995)), float(sizes.max()))
     promotion, suppression = (
-        _mean_over_channels(result, values, example)
+        mean_over_channels(result, values, example)
         for values in (result.promotion, result.suppression)
     )
     ratio = components.log_ratio(promotion, suppression, result.eps)
@@ -205,7 +205,7 @@ def plot_groups(
     return figure
 
 
-def _mean_over_channels(
+def mean_over_channels(
     result: PixelDecomposition, values: Tensor, example: int
 ) -> Tensor:
     """A map ``(H, W)`` of the groups' values; NaN where no channel is in a group."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_pse.interpretability import PERCENTILE
-from captum_pse.region_decomposition import RegionDecomposition, interpolate
+from captum_pse.region_decomposition import ClassMap, RegionDecomposition
 from captum_pse.visualization._panels import (
     Array,
     bare,
@@ -72,15 +73,8 @@ def plot_regions(
     """
     existing(len(result), example)
     natural, adversarial, note = display_pair(result, example)
-    size = result.inputs[0].shape[2:]
     true_natural, true_adversarial, attack_natural, attack_adversarial = (
-        to_numpy(interpolate(maps[example : example + 1], size)[0, 0])
-        for maps in (
-            result.natural_true,
-            result.adversarial_true,
-            result.natural_attack,
-            result.adversarial_attack,
-        )
+        to_numpy(result.on_inputs(which)[example, 0]) for which in get_args(ClassMap)
     )
     four = np.stack(
         [true_natural, true_adversarial, attack_natural, attack_adversarial]

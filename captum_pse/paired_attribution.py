@@ -1,0 +1,292 @@
+"""Any attribution method of Captum on both sides of a pair, for both labels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from captum._utils.common import _format_additional_forward_args
+from captum.attr import Attribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_pse._forward import first_scores
+from captum_pse.groups import Groups
+from captum_pse.labels import Label
+from captum_pse.pair import check_tensors
+from captum_pse.pair_labels import PairLabels
+from captum_pse.region_decomposition import (
+    CLASS_MAPS,
+    DIFFERENCES,
+    RegionComponent,
+    RegionDecomposition,
+    check_region_component,
+)
+
+
+class PairedAttribution(Attribution):
+    r"""Promotion and suppression by any attribution method of Captum.
+
+    ``F(x, c)`` is what the method attributes on x to the score of class c. The pair
+    ``x0``, ``x' = x0 + delta`` with true label ``t0`` and attack label ``t`` has four
+    attributions, and, as for :class:`captum_pse.AdversarialCAM`,
+
+    .. math::
+        \text{promotion} = F(x', t) - F(x_0, t), \qquad
+        \text{suppression} = F(x_0, t_0) - F(x', t_0).
+
+    A method that explains the difference to a baseline (``IntegratedGradients``,
+    ``DeepLift``, ``Occlusion``) takes the same one, ``reference``, in all four. That is
+    another question than ``method.attribute(x', baselines=x0)``, which explains the
+    step from ``x0`` to ``x'`` itself.
+
+    Args:
+        method (Attribution): Any method that explains the score of a class: by
+            gradients, by perturbation, at a layer, or ``NoiseTunnel`` around one.
+
+    Raises:
+        TypeError: ``method`` is no such object.
+
+    Examples::
+
+        >>> from captum.attr import IntegratedGradients
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = PairedAttribution(IntegratedGradients(load_model()))
+        >>> method.attribute(*make_pairs(2), n_steps=10).shape
+        torch.Size([2, 3, 64, 64])
+    """
+
+    def __init__(self, method: Attribution) -> None:
+        if not isinstance(method, Attribution):
+            raise TypeError(
+                f"method: got {type(method).__name__}, want an attribution object, "
+                "such as captum.attr.Saliency(model)"
+            )
+        parameters = inspect.signature(method.attribute).parameters
+        self._takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+        self._parameters = parameters
+        if not self._takes("target"):
+            raise TypeError(
+                f"method: got {type(method).__name__}, which takes no target; want a "
+                "method that explains the score of a class"
+            )
+        super().__init__(method.forward_func)
+        self.method = method
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return bool(self.method.multiplies_by_inputs)
+
+    def get_name(self) -> str:
+        return f"Paired {self.method.get_name()}"
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        component: RegionComponent = "promotion",
+        reference: Any = None,
+        additional_forward_args: Any = None,
+        **options: Any,
+    ) -> Any:
+        r"""One attribution of the pair, or the difference of two.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
+                ``(N, ...)``, floating point.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
+                shape, dtype and device; or one natural example, ``(1, ...)``, for all.
+            target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
+                and ``t0``, as for :class:`captum_pse.PromotionSuppression`.
+                Default: None
+            component (str, optional): As for
+                :meth:`captum_pse.AdversarialCAM.attribute`. Default: ``"promotion"``
+            reference (Tensor, tuple, int or float, optional): What the method gets as
+                its own ``baselines``, for both sides. None means the method's default,
+                for most of them 0. Default: None
+            additional_forward_args (Any, optional): Passed to the model after the
+                inputs. Default: None
+            **options: Passed to the method's ``attribute``, such as ``n_steps``,
+                ``sliding_window_shapes`` or ``feature_mask``.
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
+                As the method returns them: of the inputs' shape, or the layer's.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit, or the method takes no
+                baselines although there is a reference, or needs one.
+
+        Warns:
+            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
+                ``baselines``.
+        """
+        check_region_component(component)
+        names = DIFFERENCES.get(component, (component,))
+        explained = self._explain(
+            names, inputs, baselines, target, true_target,
+            reference, additional_forward_args, options,
+        )  # fmt: skip
+        first, *less = (explained.maps[name] for name in names)
+        values = first if not less else tuple(map(torch.sub, first, *less))
+        return values if explained.is_tuple else values[0]
+
+    def decompose(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        reference: Any = None,
+        additional_forward_args: Any = None,
+        **options: Any,
+    ) -> Any:
+        """All four attributions at once, with the scores.
+
+        Args and Raises: as :meth:`attribute`.
+
+        Returns:
+            *RegionDecomposition*, or a tuple of them where the method returns a tuple:
+            one for each input.
+
+        Examples::
+
+            >>> from captum.attr import Saliency
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = PairedAttribution(Saliency(load_model()))
+            >>> method.decompose(*make_pairs(2))
+            RegionDecomposition((2, 3, 64, 64) of 'Saliency')
+        """
+        found = self._explain(
+            CLASS_MAPS, inputs, baselines, target, true_target,
+            reference, additional_forward_args, options,
+        )  # fmt: skip
+        n_parts = len(found.maps[CLASS_MAPS[0]])
+        results = []
+        for i in range(n_parts):
+            # Each input's own part, unless the parts are a layer's.
+            own = slice(i, i + 1) if n_parts == len(found.inputs) else slice(None)
+            maps = {name: parts[i] for name, parts in found.maps.items()}
+            results.append(
+                RegionDecomposition(
+                    found.inputs[own],
+                    found.baselines[own],
+                    self.method.get_name(),
+                    found.labels,
+                    natural_true=maps["natural_true"],
+                    adversarial_true=maps["adversarial_true"],
+                    natural_attack=maps["natural_attack"],
+                    adversarial_attack=maps["adversarial_attack"],
+                )
+            )
+        return tuple(results) if found.is_tuple else results[0]
+
+    @torch.inference_mode(False)
+    def _explain(
+        self,
+        names: Iterable[str],
+        inputs: Any,
+        baselines: Any,
+        target: Label | None,
+        true_target: Label | None,
+        reference: Any,
+        additional_forward_args: Any,
+        options: Mapping[str, Any],
+    ) -> _Explained:
+        """The maps of those names."""
+        xs, x0s = check_tensors(
+            inputs, baselines, ("inputs", "baselines"), share_natural=True
+        )
+        options = self._options(reference, options)
+        if "feature_mask" in options:
+            Groups.of(options["feature_mask"], xs)  # Captum's own errors are obscure.
+        if additional_forward_args is not None:
+            options["additional_forward_args"] = additional_forward_args
+        args = _format_additional_forward_args(additional_forward_args) or ()
+        naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
+        with torch.no_grad():
+            adversarial = first_scores(self.forward_func, xs, args)
+            natural = first_scores(self.forward_func, naturals, args)
+        labels = PairLabels.resolve(target, true_target, adversarial, natural, x0s)
+        maps, is_tuple = {}, False
+        for name in names:
+            side, label = name.split("_")
+            maps[name], is_tuple = self._attributions(
+                naturals if side == "natural" else xs,
+                labels.true_target if label == "true" else labels.target,
+                isinstance(inputs, tuple),
+                options,
+            )
+        return _Explained(
+            tuple(x.detach() for x in xs),
+            tuple(x0.detach() for x0 in naturals),
+            labels,
+            maps,
+            is_tuple,
+        )
+
+    def _attributions(
+        self,
+        xs: tuple[Tensor, ...],
+        index: Tensor,
+        as_tuple: bool,
+        options: Mapping[str, Any],
+    ) -> tuple[tuple[Tensor, ...], bool]:
+        """What the method attributes, as a tuple, and whether it returned one."""
+        # Copies, since some methods mark their inputs as needing gradients; they warn
+        # where they do so themselves.
+        copies = tuple(x.detach().clone().requires_grad_() for x in xs)
+        labels = index[:, 0] if index.shape[1] == 1 else [*map(tuple, index.tolist())]
+        with torch.enable_grad():
+            returned = self.method.attribute(
+                copies if as_tuple else copies[0], target=labels, **options
+            )
+        parts = returned if isinstance(returned, tuple) else (returned,)
+        for part in parts:
+            if not isinstance(part, Tensor) or len(part) != len(xs[0]):
+                got = tuple(part.shape) if isinstance(part, Tensor) else type(part)
+                raise ValueError(
+                    f"method: {self.method.get_name()} returned {got}, want tensors "
+                    f"with one attribution for each of {len(xs[0])} examples"
+                )
+        return tuple(part.detach() for part in parts), isinstance(returned, tuple)
+
+    def _options(self, reference: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the method besides inputs and target."""
+        if options.get("return_convergence_delta"):
+            raise ValueError(
+                "return_convergence_delta: want False; call the method itself for it"
+            )
+        if reference is not None:
+            if not self._takes("baselines"):
+                raise ValueError(
+                    f"reference: {self.method.get_name()} takes no baselines, want None"
+                )
+            return {**options, "baselines": reference}
+        wanted = self._parameters.get("baselines")
+        if wanted is not None and wanted.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"reference: got None, but {self.method.get_name()} needs baselines; "
+                "want what it is to compare both sides with"
+            )
+        return dict(options)
+
+    def _takes(self, name: str) -> bool:
+        """Whether the method's ``attribute`` takes that argument."""
+        return name in self._parameters or self._takes_all
+
+
+class _Explained(NamedTuple):
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    labels: PairLabels
+    maps: dict[str, tuple[Tensor, ...]]
+    is_tuple: bool

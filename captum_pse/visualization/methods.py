@@ -1,0 +1,189 @@
+"""Figures of several methods on one pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_pse._text import printable
+from captum_pse.agreement import TOP, Agreement, agreement
+from captum_pse.pixel_decomposition import PixelDecomposition
+from captum_pse.region_decomposition import RegionDecomposition
+from captum_pse.visualization._panels import (
+    Array,
+    bare,
+    display_pair,
+    draw_map,
+    existing,
+    headline,
+    positive,
+    to_numpy,
+)
+from captum_pse.visualization.pixels import mean_over_channels
+
+Result = PixelDecomposition | RegionDecomposition
+# As in the other figures, what promotes is orange and what suppresses is purple.
+_COMPONENTS = (("promotion", "PuOr_r"), ("suppression", "PuOr"))
+
+
+def plot_methods(
+    results: Mapping[str, Result],
+    example: int = 0,
+    *,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    feature_mask: Tensor | None = None,
+    top: int = TOP,
+) -> Figure:
+    """Promotion and suppression of one pair, by several methods side by side.
+
+    A column a method. Its two maps share one scale, symmetric about 0, in the method's
+    own units; it spans 99.5 % of the pixels, and arrows say that some go beyond.
+    Attributions are summed over channels. Above each map stands how far the method
+    agrees with the first one on the groups of ``feature_mask``: Spearman's rho, and the
+    share of the strongest groups that both have; see :func:`captum_pse.agreement`.
+
+    Args:
+        results (mapping): By the name of the method, of the same pairs: from
+            ``decompose`` of :class:`captum_pse.PromotionSuppression`,
+            :class:`captum_pse.AdversarialCAM` or :class:`captum_pse.PairedAttribution`.
+        example (int, optional): Which example. Default: 0
+        class_names (sequence of str, optional): Names of the classes. Default: None
+        title (str, optional): Put before the description of the example. Default: None
+        feature_mask (Tensor, optional): The groups to compare on; None takes those of
+            the first result that has groups, or else the default ones. Default: None
+        top (int, optional): How many groups to compare by overlap. Default: 20
+
+    Raises:
+        ValueError: No result, one that is not of images, or of other pairs.
+        IndexError: There is no such example.
+
+    Examples::
+
+        >>> from captum.attr import Saliency
+        >>> from captum_pse import PairedAttribution, PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pair = load_model(), make_pairs(1)
+        >>> figure = plot_methods({
+        ...     "PSE": PromotionSuppression(model).decompose(*pair),
+        ...     "Saliency": PairedAttribution(Saliency(model)).decompose(*pair),
+        ... })
+    """
+    if not results:
+        raise ValueError("results: got none, want at least one")
+    (first_name, first), *others = results.items()
+    existing(len(first), example)
+    natural, adversarial, note = display_pair(first, example)
+    for name, other in others:
+        if not _same_pairs(first, other):
+            raise ValueError(
+                f"results: {first_name} and {name} are not of the same pairs"
+            )
+    figure = Figure(figsize=(2.6 + 2.9 * len(results), 6.2), layout="constrained")
+    axes = figure.subplots(2, 1 + len(results), squeeze=False)
+    for ax, image, name in (
+        (axes[0, 0], adversarial, "adversarial"),
+        (axes[1, 0], natural, "natural"),
+    ):
+        ax.imshow(image, interpolation="nearest")
+        bare(ax, name + note)
+    agreed = _agreed(results, example, feature_mask, top) if others else {}
+    for column, (name, result) in enumerate(results.items(), start=1):
+        maps = [_map(result, component, example) for component, _ in _COMPONENTS]
+        sizes = np.abs(np.stack(maps))
+        spread = float(np.nanquantile(sizes, 0.995))
+        reach = positive(spread, float(np.nanmax(sizes)))
+        for ax, values, (component, cmap) in zip(
+            axes[:, column], maps, _COMPONENTS, strict=True
+        ):
+            text = f"{printable(name)}\n{component}"
+            if name != first_name:
+                text += "\n" + agreed[component, name]
+            draw_map(ax, values, text, "", cmap, -reach, reach)
+    headed = headline(first.labels, example, class_names, title)
+    if others:
+        headed += f"\nagreement is with {printable(first_name)}, over groups of pixels"
+    figure.suptitle(headed, fontsize=11, parse_math=False)
+    return figure
+
+
+def _same_pairs(a: Result, b: Result) -> bool:
+    return torch.equal(a.inputs[0], b.inputs[0]) and all(
+        torch.equal(getattr(a.labels, name), getattr(b.labels, name))
+        for name in ("target", "true_target")
+    )
+
+
+def _map(result: Result, component: str, example: int) -> Array:
+    if isinstance(result, PixelDecomposition):
+        return to_numpy(mean_over_channels(result, getattr(result, component), example))
+    return to_numpy(result.on_inputs(component)[example, 0])  # type: ignore[arg-type]
+
+
+def _agreed(
+    results: Mapping[str, Result],
+    example: int,
+    feature_mask: Tensor | None,
+    top: int,
+) -> dict[tuple[str, str], str]:
+    """What to say of how each method agrees with the first, by component and name."""
+    of_groups = [r for r in results.values() if isinstance(r, PixelDecomposition)]
+    if feature_mask is None and of_groups:
+        feature_mask = of_groups[0].groups.index[0]
+    if feature_mask is not None and len(feature_mask) > 1:
+        feature_mask = feature_mask[example : example + 1]
+    said = {}
+    for component, _ in _COMPONENTS:
+        attributions = {
+            name: torch.from_numpy(_map(result, component, example)).nan_to_num(0)
+            for name, result in results.items()
+        }
+        alike = agreement(
+            {name: values[None, None] for name, values in attributions.items()},
+            feature_mask=feature_mask,
+            top=top,
+        )
+        for name, rho, overlap in zip(
+            results, alike.rank_correlation[0, 0], alike.overlap[0, 0], strict=True
+        ):
+            number = "undefined" if rho.isnan() else f"{rho:.2f}"
+            said[component, name] = f"rho {number}, top {top} shared {overlap:.0%}"
+    return said
+
+
+def plot_agreement(result: Agreement, *, title: str | None = None) -> Figure:
+    """Rank correlation and overlap between methods, as two matrices of means.
+
+    Args:
+        result (Agreement): Of any number of methods.
+        title (str, optional): Above the figure. Default: None
+    """
+    names = [printable(name) for name in result.names]
+    figure = Figure(figsize=(4 + 1.1 * len(names), 2 + 0.6 * len(names)))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots(1, 2)
+    panels = (
+        (result.rank_correlation.nanmean(0), "Spearman's rank correlation", -1),
+        (result.overlap.mean(0), f"share of the top {result.top} groups in both", 0),
+    )
+    for ax, (values, name, low) in zip(axes, panels, strict=True):
+        cells = to_numpy(values)
+        cmap = "PuOr_r" if low < 0 else "Oranges"
+        ax.imshow(cells, cmap=cmap, vmin=low, vmax=1)
+        ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        ax.set_yticks(range(len(names)), names)
+        for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+            label.set(fontsize=8, parse_math=False)
+        for (i, j), value in np.ndenumerate(cells):
+            dark = abs(value) > 0.7
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8,
+                    color="white" if dark else "black")  # fmt: skip
+        examples = f"mean of {len(result)} examples"
+        ax.set_title(f"{name}\n{examples}", fontsize=9)
+    if title is not None:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure
