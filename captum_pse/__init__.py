@@ -6,6 +6,7 @@ Promotion and Suppression", arXiv:1904.02057.
 
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.agreement import Agreement, agreement
+from captum_pse.dissection import Dissection, NetworkDissection
 from captum_pse.groups import (
     channel_mask,
     default_feature_mask,
@@ -30,7 +31,9 @@ __all__ = [
     "AdversarialCAM",
     "AdversarialPair",
     "Agreement",
+    "Dissection",
     "InterpretabilityScore",
+    "NetworkDissection",
     "PairedAttribution",
     "PixelDecomposition",
     "PredictionWarning",

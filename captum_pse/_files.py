@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -47,6 +49,14 @@ def atomic_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
         if is_new:
             final.rmdir()
         raise
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows of the same columns, at least one, under a line of their names."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def versions() -> dict[str, str]:

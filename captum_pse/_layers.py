@@ -47,6 +47,15 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     return layer
 
 
+def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
+    """Its name in the model, or its kind where it has none."""
+    if isinstance(forward_func, nn.Module):
+        for name, module in forward_func.named_modules():
+            if module is layer and name:
+                return name
+    return type(layer).__name__
+
+
 def scores_and_activations(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
@@ -124,6 +133,62 @@ def scores_and_activations(
                 f"layer: this {kind} returned {type(got[0]).__name__}, want one tensor"
             )
     return scores, [got[0] for got in outputs.values()]
+
+
+class _EnoughError(BaseException):
+    """All wanted layers have run."""
+
+
+class ActivationReader:
+    """Gives the output of each layer, in passes that end when the last of them has run.
+
+    An output is copied only where the model writes into it later, which the first pass
+    finds out.
+
+    Args:
+        forward_func (Callable): The model, or a function around it.
+        layers (sequence of nn.Module): Layers that :func:`scores_and_activations` was
+            seen to take.
+    """
+
+    def __init__(self, forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> None:
+        self._forward_func = forward_func
+        self._layers = layers
+        self._overwritten: set[int] = set()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __call__(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        outputs: dict[int, Tensor] = {}
+        versions: dict[int, int] = {}
+        thread = threading.get_ident()
+
+        def hook(i: int) -> Any:
+            def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+                if threading.get_ident() != thread:
+                    return
+                outputs[i] = output.clone() if i in self._overwritten else output
+                versions[i] = outputs[i]._version
+                if len(outputs) == len(self._layers):
+                    raise _EnoughError
+
+            return keep
+
+        handles = []
+        try:
+            for i, layer in enumerate(self._layers):
+                handles.append(layer.register_forward_hook(hook(i)))
+            self._forward_func(*inputs)
+        except _EnoughError:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        changed = {i for i, x in outputs.items() if x._version != versions[i]}
+        if changed:
+            self._overwritten |= changed
+            return self(inputs)
+        return [outputs[i] for i in range(len(self._layers))]
 
 
 def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_pse import _class_maps
 from captum_pse._forward import ForwardFunc
-from captum_pse._layers import find_layer, scores_and_activations
+from captum_pse._layers import find_layer, layer_name, scores_and_activations
 from captum_pse.labels import Label
 from captum_pse.pair import check_tensors
 from captum_pse.pair_labels import PairLabels
@@ -112,7 +112,7 @@ class AdversarialCAM(LayerAttribution):
         self._layers = [find_layer(forward_func, item) for item in asked]
         super().__init__(forward_func, self._layers if several else self._layers[0])
         self._several = several
-        self._names = [_layer_name(forward_func, found) for found in self._layers]
+        self._names = [layer_name(forward_func, found) for found in self._layers]
         self.method = method
         self.relu = relu
         self.interpolate_maps = interpolate
@@ -332,11 +332,3 @@ class AdversarialCAM(LayerAttribution):
                 "and reshape_transform"
             )
         return interpolate(maps, x.shape[2:])
-
-
-def _layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
-    if isinstance(forward_func, nn.Module):
-        for name, module in forward_func.named_modules():
-            if module is layer and name:
-                return name
-    return type(layer).__name__

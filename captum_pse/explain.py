@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import warnings
@@ -14,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
-from captum_pse._files import atomic_results, versions
+from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._forward import first_scores
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import printable
@@ -144,13 +143,6 @@ def check_pairs(
     for name in ("true_label", "attack_label"):
         check_index(name, label_index(name, getattr(pairs, name), len(pairs)), scores)
     return first
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _effects(record: Mapping[str, Any]) -> dict[str, str]:

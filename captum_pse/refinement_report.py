@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_pse._files import atomic_results, versions
+from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._layers import last_spatial_layer
 from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.explain import check_pairs, write_csv
+from captum_pse.explain import check_pairs
 from captum_pse.groups import default_feature_mask, grid_mask
 from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning

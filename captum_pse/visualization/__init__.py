@@ -7,6 +7,7 @@ share one scale in the model's units, and every map can be drawn.
 All functions return a :class:`matplotlib.figure.Figure` and never show it.
 """
 
+from captum_pse.visualization.dissection import plot_detectors, plot_units
 from captum_pse.visualization.methods import plot_agreement, plot_methods
 from captum_pse.visualization.pixels import COLORS, plot_groups, plot_pair
 from captum_pse.visualization.refinements import plot_refinements
@@ -15,9 +16,11 @@ from captum_pse.visualization.regions import plot_regions
 __all__ = [
     "COLORS",
     "plot_agreement",
+    "plot_detectors",
     "plot_groups",
     "plot_methods",
     "plot_pair",
     "plot_refinements",
     "plot_regions",
+    "plot_units",
 ]

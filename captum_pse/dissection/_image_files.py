@@ -1,0 +1,81 @@
+"""Reading images and masks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from captum_pse.dissection.concepts import ConceptSample, Labels
+
+#: Takes and returns an image and its masks as ``torchvision.tv_tensors``: any transform
+#: of ``torchvision.transforms.v2``.
+Transform = Callable[..., Any]
+
+
+def open_image(path: Path) -> Image.Image:
+    """The image, read whole.
+
+    Raises:
+        FileNotFoundError, ValueError: There is none, or it cannot be read; the message
+            names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"dataset: there is no file {path}")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"dataset: {path} cannot be read ({error})") from error
+
+
+def read_mask(path: Path) -> Tensor:
+    """Numbers ``(h, w)``, int64: those of a grey or palette image, or ``R + 256 G``."""
+    image = open_image(path)
+    if image.mode == "RGBA":
+        image = image.convert("RGB")
+    values = np.array(image).astype(np.int64)
+    if values.ndim == 3 and values.shape[2] == 3:
+        values = values[..., 0] + 256 * values[..., 1]
+    if values.ndim != 2:
+        raise ValueError(
+            f"dataset: {path} is an image of mode {image.mode}, want a mask: grey, "
+            "palette, or RGB with the number in R + 256 G"
+        )
+    return torch.from_numpy(values)
+
+
+def make_sample(
+    image: Image.Image, labels: dict[str, Labels], transform: Transform | None
+) -> ConceptSample:
+    """The sample, in [0, 1] and RGB, after the transform of image and masks together.
+
+    Raises:
+        ValueError: The transform did not leave a floating-point image.
+    """
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2 import functional
+
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    pixels = functional.pil_to_tensor(rgb).float().div_(255)
+    if transform is None:
+        return ConceptSample(pixels, labels)
+    masks = {
+        category: tv_tensors.Mask(values)
+        for category, values in labels.items()
+        if isinstance(values, Tensor) and values.dim() >= 2
+    }
+    changed, masks = transform(tv_tensors.Image(pixels), masks)
+    if not isinstance(changed, Tensor) or not changed.is_floating_point():
+        raise ValueError(
+            f"transform: made {type(changed).__name__} of an image, want a tensor of "
+            "floating-point values"
+        )
+    plain = {name: mask.as_subclass(Tensor) for name, mask in masks.items()}
+    return ConceptSample(changed.as_subclass(Tensor), {**labels, **plain})

@@ -1,0 +1,275 @@
+"""What the units of a network detect."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from captum_pse._files import atomic_path, versions, write_csv
+from captum_pse._results import load_result, save_result
+from captum_pse.dissection.concepts import Concept
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FORMAT = "captum_pse.Dissection/1"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOverlaps:
+    """The counts of a layer of K units; C concepts, G categories.
+
+    Attributes:
+        thresholds (Tensor): ``(K,)``, what a unit exceeds at the share ``quantile`` of
+            all positions.
+        exact (bool): Whether they are exact, or to 0.2 % from a histogram.
+        intersections (Tensor): int64 ``(K, C)``, pixels in unit's and concept's masks.
+        areas (Tensor): int64 ``(K, G)``, pixels in the unit's mask, over the images
+            that carry labels of the category.
+        total (Tensor): int64 ``(K,)``, pixels in the unit's mask, over all images.
+        peaks, images (Tensor): ``(K, n)``, the unit's highest activations of different
+            images, and which images; -1 for none.
+    """
+
+    thresholds: Tensor
+    exact: bool
+    intersections: Tensor
+    areas: Tensor
+    total: Tensor
+    peaks: Tensor
+    images: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dissection:
+    r"""Which concepts the units of a network detect.
+
+    Made by :meth:`captum_pse.NetworkDissection.dissect`. With ``M_k`` where the map of
+    unit k, upsampled to the masks, exceeds its threshold, and ``L_c`` where concept c
+    is,
+
+    .. math::
+        \text{IoU}_{k,c} = \frac{\sum |M_k \cap L_c|}{\sum |M_k \cup L_c|}
+
+    over the images that carry labels of c's category. A unit detects the concept with
+    the largest IoU, the first of equals, if that is above ``min_iou``.
+
+    Attributes:
+        concepts (tuple[Concept, ...]): The vocabulary, in the order that breaks ties.
+        layers (dict[str, LayerOverlaps]): By the name of the layer.
+        concept_areas (Tensor): int64 ``(C,)``, pixels of each concept.
+        category_pixels (Tensor): int64 ``(G,)``, pixels of the images that carry labels
+            of each category, in order of first concept.
+        n_pixels, n_images (int): Of the whole set.
+        quantile, min_iou (float): See :class:`captum_pse.NetworkDissection`.
+    """
+
+    concepts: tuple[Concept, ...]
+    layers: dict[str, LayerOverlaps]
+    concept_areas: Tensor
+    category_pixels: Tensor
+    n_pixels: int
+    n_images: int
+    quantile: float
+    min_iou: float
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(concept.category for concept in self.concepts))
+
+    def __repr__(self) -> str:
+        found = ", ".join(
+            f"{name}: {int(self.detectors(name).sum())} of {len(layer.total)} detect"
+            for name, layer in self.layers.items()
+        )
+        return f"Dissection({self.n_images} images, {found})"
+
+    def iou(self, layer: str) -> Tensor:
+        """Of every unit with every concept, ``(K, C)``, double precision; 0 where
+        neither is anywhere."""
+        counts = self._layer(layer)
+        union = counts.areas[:, self._category] + self.concept_areas
+        union = union - counts.intersections
+        return counts.intersections.double() / union.clamp(min=1)
+
+    def best(self, layer: str) -> tuple[Tensor, Tensor]:
+        """The largest IoU of each unit and the place of its concept, ``(K,)`` each."""
+        iou = self.iou(layer)
+        return iou.amax(dim=1), iou.argmax(dim=1)
+
+    def detectors(self, layer: str) -> Tensor:
+        """bool ``(K,)``: the unit's largest IoU is above ``min_iou``."""
+        return self.best(layer)[0] > self.min_iou
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each unit: layer, unit, concept, category (both empty where the
+        unit meets none), IoU, threshold, coverage (the share of all pixels in its mask)
+        and whether it is a detector."""
+        rows = []
+        for name, layer in self.layers.items():
+            values, places = self.best(name)
+            columns = zip(
+                values.tolist(),
+                places.tolist(),
+                layer.thresholds.tolist(),
+                (layer.total.double() / max(self.n_pixels, 1)).tolist(),
+                strict=True,
+            )
+            for unit, (iou, place, threshold, coverage) in enumerate(columns):
+                concept = self.concepts[place] if iou > 0 else None
+                rows.append(
+                    {
+                        "layer": name,
+                        "unit": unit,
+                        "concept": "" if concept is None else concept.name,
+                        "category": "" if concept is None else concept.category,
+                        "iou": iou,
+                        "threshold": threshold,
+                        "coverage": coverage,
+                        "detector": iou > self.min_iou,
+                    }
+                )
+        return rows
+
+    def concept_table(self) -> list[dict[str, Any]]:
+        """One row for each concept: its coverage of the images that carry labels of its
+        category, and the largest IoU that a unit can reach. A unit's mask has about the
+        share ``quantile`` of all pixels, so that it cannot fill a large concept; one is
+        out of reach where even a mask that is all inside it makes no detector."""
+        pixels = self.category_pixels[self._category].clamp(min=1).double()
+        areas = self.concept_areas.double()
+        reachable = (self.quantile * self.n_pixels / areas.clamp(min=1)).clamp(max=1)
+        columns = zip(
+            self.concepts,
+            (areas / pixels).tolist(),
+            torch.where(areas > 0, reachable, 0).tolist(),
+            strict=True,
+        )
+        return [
+            {
+                "category": concept.category,
+                "number": concept.number,
+                "concept": concept.name,
+                "coverage": coverage,
+                "reachable_iou": iou,
+                "out_of_reach": iou <= self.min_iou,
+            }
+            for concept, coverage, iou in columns
+        ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One record for each layer: how many units and detectors it has, how many
+        different concepts they detect, and detectors and concepts by category."""
+        records = []
+        for name, layer in self.layers.items():
+            found = [
+                row for row in self.table() if row["layer"] == name and row["detector"]
+            ]
+            record: dict[str, Any] = {
+                "layer": name,
+                "units": len(layer.total),
+                "detectors": len(found),
+                "unique_concepts": len({(r["category"], r["concept"]) for r in found}),
+                "exact_thresholds": layer.exact,
+            }
+            for category in self.categories:
+                mine = [r["concept"] for r in found if r["category"] == category]
+                record[f"{category}_detectors"] = len(mine)
+                record[f"{category}_concepts"] = len(set(mine))
+            records.append(record)
+        return records
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes :meth:`table`, whole or not at all."""
+        with atomic_path(path) as partial:
+            write_csv(partial, self.table())
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Writes the summary, the units and the concepts with the versions and
+        settings, whole or not at all."""
+        content = {
+            "manifest": {
+                **versions(),
+                "quantile": self.quantile,
+                "min_iou": self.min_iou,
+                "images": self.n_images,
+            },
+            "layers": self.summary(),
+            "concepts": self.concept_table(),
+            "units": self.table(),
+        }
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def plot(self, layers: Sequence[str] | None = None, **options: Any) -> Figure:
+        """Bars of detectors by concept; see
+        :func:`captum_pse.visualization.plot_detectors`."""
+        from captum_pse.visualization import plot_detectors
+
+        return plot_detectors(self, layers, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one safetensors file, whole or not at all."""
+        tensors = {
+            "concept_areas": self.concept_areas,
+            "category_pixels": self.category_pixels,
+        }
+        for i, layer in enumerate(self.layers.values()):
+            for name, value in vars(layer).items():
+                if isinstance(value, Tensor):
+                    tensors[f"layers.{i}.{name}"] = value
+        settings = {
+            "concepts": self.concepts,
+            "layers": [[name, layer.exact] for name, layer in self.layers.items()],
+            **{name: getattr(self, name) for name in _SETTINGS},
+        }
+        save_result(path, _FORMAT, tensors, settings)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Dissection:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not a file of :meth:`save`, or of a later format.
+        """
+        names = [field.name for field in fields(LayerOverlaps) if field.name != "exact"]
+        return load_result(
+            path,
+            _FORMAT,
+            lambda tensors, settings: cls(
+                concepts=tuple(Concept(*concept) for concept in settings["concepts"]),
+                layers={
+                    layer: LayerOverlaps(
+                        exact=exact,
+                        **{name: tensors[f"layers.{i}.{name}"] for name in names},
+                    )
+                    for i, (layer, exact) in enumerate(settings["layers"])
+                },
+                concept_areas=tensors["concept_areas"],
+                category_pixels=tensors["category_pixels"],
+                **{name: settings[name] for name in _SETTINGS},
+            ),
+        )
+
+    @cached_property
+    def _category(self) -> Tensor:
+        """int64 ``(C,)``, the place of each concept's category."""
+        return torch.tensor([self.categories.index(c.category) for c in self.concepts])
+
+    def _layer(self, name: str) -> LayerOverlaps:
+        if name not in self.layers:
+            raise ValueError(
+                f"layer: got {name!r}, want one of {', '.join(self.layers)}"
+            )
+        return self.layers[name]
+
+
+_SETTINGS = ("n_pixels", "n_images", "quantile", "min_iou")

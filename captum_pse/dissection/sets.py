@@ -1,0 +1,166 @@
+"""Concept data sets made of others: segmentation sets, folders, the demo's scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from captum_pse.demo import CONCEPTS, Scenes
+from captum_pse.dissection._image_files import (
+    Transform,
+    make_sample,
+    open_image,
+    read_mask,
+)
+from captum_pse.dissection.concepts import Concept, ConceptSample
+
+
+class SegmentationConcepts(Dataset[ConceptSample]):
+    """The classes of a segmentation data set as concepts of one category.
+
+    For ``VOCSegmentation``, ``SBDataset(mode="segmentation")`` and
+    ``Cityscapes(target_type="semantic")`` of ``torchvision.datasets``, and anything
+    that gives an image and an integer mask.
+
+    Args:
+        dataset (Dataset): Gives pairs of a PIL image and its mask, a PIL image or an
+            integer tensor ``(h, w)``.
+        names (sequence of str or None): The name of class 0, 1, ...; None for those
+            that are no concept, as the background. Values past the last are none
+            either, such as 255, the border.
+        category (str, optional): What to call the category. Default: ``"object"``
+        transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
+
+    Examples::
+
+        >>> from torchvision.datasets import VOCSegmentation  # doctest: +SKIP
+        >>> from torchvision.models.segmentation import FCN_ResNet50_Weights
+        >>> names = [None, *FCN_ResNet50_Weights.DEFAULT.meta["categories"][1:]]
+        >>> voc = SegmentationConcepts(VOCSegmentation("data"), names)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        names: Sequence[str | None],
+        *,
+        category: str = "object",
+        transform: Transform | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.category = category
+        self.concepts = [
+            Concept(category, i + 1, name)
+            for i, name in enumerate(names)
+            if name is not None
+        ]
+        known = [name is not None for name in names]
+        #: Class numbers from 0 become concept numbers from 1, or 0.
+        self._numbers = torch.arange(1, len(names) + 1) * torch.tensor(known)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> ConceptSample:
+        from torchvision.transforms.v2 import functional
+
+        image, mask = self.dataset[index]
+        if isinstance(mask, Image.Image):
+            mask = functional.pil_to_tensor(mask)[0]
+        mask = torch.as_tensor(mask).long()
+        named = (mask >= 0) & (mask < len(self._numbers))
+        numbers = self._numbers[mask.where(named, 0)].where(named, 0)
+        return make_sample(image, {self.category: numbers}, self.transform)
+
+
+class FolderConcepts(Dataset[ConceptSample]):
+    """A folder of images and a folder of masks of the same names.
+
+    Args:
+        images (str or Path): The images.
+        masks (str or Path): Their masks, with the same names but for the ending; grey,
+            palette, or RGB with the number in ``R + 256 G``; 0 for none.
+        names (dict[int, str]): The concepts, by their number in the masks.
+        category (str, optional): What to call the category. Default: ``"object"``
+        transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
+
+    Raises:
+        FileNotFoundError: A folder does not exist.
+        ValueError: An image has no mask, or a mask no image.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        masks: str | Path,
+        names: dict[int, str],
+        *,
+        category: str = "object",
+        transform: Transform | None = None,
+    ) -> None:
+        sides = [_by_stem(Path(folder)) for folder in (images, masks)]
+        alone = sorted(sides[0].keys() ^ sides[1].keys())
+        if alone:
+            raise ValueError(
+                f"dataset: {len(alone)} file(s) of {images} and {masks} have no "
+                f"counterpart, the first is {alone[0]!r}; want the same names in both"
+            )
+        self._files = [(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
+        self.category = category
+        self.concepts = [Concept(category, k, names[k]) for k in sorted(names)]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> ConceptSample:
+        image, mask = self._files[index]
+        labels = {self.category: read_mask(mask)}
+        return make_sample(open_image(image), dict(labels), self.transform)
+
+
+class SceneConcepts(Dataset[ConceptSample]):
+    """The demo's drawn scenes, with the concepts that are drawn in them.
+
+    Args:
+        n (int, optional): How many. Default: 240
+        seed (int, optional): As for :class:`captum_pse.demo.Scenes`. Default: 0
+    """
+
+    def __init__(self, n: int = 240, seed: int = 0) -> None:
+        self._scenes = Scenes(n, seed=seed)
+        self.concepts = [
+            Concept(category, number, name)
+            for category, names in CONCEPTS.items()
+            for number, name in enumerate(names, start=1)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> ConceptSample:
+        scene = self._scenes.scene(index)
+        labels: dict[str, Tensor] = dict(scene.concepts)
+        return ConceptSample(scene.image, labels)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"dataset: there is no folder {folder}")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            if path.stem in found:
+                raise ValueError(
+                    f"dataset: {path} and {found[path.stem]} have the same name, want "
+                    "different ones"
+                )
+            found[path.stem] = path
+    return found

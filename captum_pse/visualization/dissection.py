@@ -1,0 +1,138 @@
+"""Figures of what the units of a network detect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from captum_pse._text import printable
+from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
+from captum_pse.visualization._panels import bare, to_numpy
+
+#: Okabe and Ito's colours, told apart with any colour vision.
+_COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#f0e442",
+    "#666666",
+)
+
+
+def plot_detectors(
+    result: Dissection, layers: Sequence[str] | None = None, *, most: int = 30
+) -> Figure:
+    """How many units of each layer detect which concept, a panel a layer.
+
+    Args:
+        result (Dissection): Any.
+        layers (sequence of str, optional): Which layers; None draws all. Default: None
+        most (int, optional): How many concepts of a layer to draw at most, those with
+            most detectors; the panel says how many there are. Default: 30
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    names = list(result.layers) if layers is None else list(layers)
+    colours = {
+        category: _COLOURS[i % len(_COLOURS)]
+        for i, category in enumerate(result.categories)
+    }
+    figure = Figure(figsize=(9, 0.6 + 2.6 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for ax, name in zip(axes, names, strict=True):
+        detects = result.detectors(name)
+        best = result.best(name)[1][detects].tolist()
+        counts = Counter(best).most_common()
+        shown = counts[:most]
+        concepts = [result.concepts[place] for place, _ in shown]
+        ax.bar(
+            range(len(shown)),
+            [count for _, count in shown],
+            color=[colours[concept.category] for concept in concepts],
+        )
+        ax.set_xticks(range(len(shown)), [printable(c.name, 20) for c in concepts])
+        for label in ax.get_xticklabels():
+            label.set(fontsize=8, rotation=60, ha="right", parse_math=False)
+        ax.set_ylabel("detectors", fontsize=8)
+        ax.set_xlim(-0.6, max(len(shown), 12) - 0.4)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+        text = f"{name}: {len(best)} of {len(detects)} units detect "
+        text += f"{len(counts)} concepts"
+        text += f", the {most} with most are shown" if len(counts) > most else ""
+        ax.set_title(text, fontsize=9, parse_math=False)
+    axes[0].legend(
+        handles=[Patch(color=c, label=printable(name)) for name, c in colours.items()],
+        fontsize=8,
+        loc="upper right",
+    )
+    return figure
+
+
+def plot_units(
+    method: NetworkDissection,
+    result: Dissection,
+    dataset: ConceptDataset,
+    layer: str,
+    units: Sequence[int] | None = None,
+    *,
+    n_images: int = 5,
+) -> Figure:
+    """The images that units answer most, with their masks outlined; a row a unit.
+
+    Args:
+        method (NetworkDissection): With the model.
+        result (Dissection): What it found on ``dataset``.
+        dataset (ConceptDataset): The same as was dissected.
+        layer (str): Name of the layer.
+        units (sequence of int, optional): Which units; None takes the eight with the
+            largest IoU. Default: None
+        n_images (int, optional): How many images of each, 8 at most. Default: 5
+
+    Raises:
+        ValueError: There is no such layer or unit.
+    """
+    iou, places = result.best(layer)
+    if units is None:
+        units = iou.argsort(descending=True, stable=True)[:8].tolist()
+    if not units or not all(0 <= unit < len(iou) for unit in units):
+        raise ValueError(f"units: got {list(units)}, want some of 0 to {len(iou) - 1}")
+    figure = Figure(figsize=(1.7 * n_images, 1.95 * len(units)), layout="constrained")
+    axes = figure.subplots(len(units), n_images, squeeze=False)
+    for row, unit in zip(axes, units, strict=True):
+        images = result.layers[layer].images[unit, :n_images].tolist()
+        for column, ax in enumerate(row):
+            if column >= len(images) or images[column] < 0:
+                ax.set_axis_off()
+                continue
+            image = dataset[images[column]].image
+            mask = method.unit_masks(image.unsqueeze(0), result, layer, [unit])[0, 0]
+            bare(ax, "")
+            ax.imshow(_shown(image), interpolation="nearest")
+            if 0 < mask.float().mean() < 1:
+                ax.contour(to_numpy(mask), levels=[0.5], colors="#d55e00")
+        concept = result.concepts[int(places[unit])].name if iou[unit] > 0 else "none"
+        said = "" if iou[unit] > result.min_iou else ", no detector"
+        text = f"unit {unit}: {printable(concept, 30)}, IoU {iou[unit]:.3f}{said}"
+        row[0].set_title(text, fontsize=9, loc="left", parse_math=False)
+    return figure
+
+
+def _shown(image: torch.Tensor) -> np.ndarray:
+    """The image ``(H, W, 3)`` in [0, 1], stretched where it goes beyond."""
+    pixels = np.moveaxis(to_numpy(image), 0, -1)
+    if pixels.shape[2] != 3:
+        pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        pixels = (pixels - low) / max(high - low, 1e-12)
+    return pixels
