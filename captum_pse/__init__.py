@@ -7,6 +7,7 @@ Promotion and Suppression", arXiv:1904.02057.
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.agreement import Agreement, agreement
 from captum_pse.dissection import Dissection, NetworkDissection
+from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.groups import (
     channel_mask,
     default_feature_mask,
@@ -24,6 +25,16 @@ from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.refinement import Refinement, refine
 from captum_pse.region_decomposition import RegionDecomposition
+from captum_pse.relation import Relation, relate
+from captum_pse.unit_decomposition import UnitDecomposition
+from captum_pse.unit_masking import (
+    MaskingCurves,
+    UnitRange,
+    evaluate_masking,
+    mask_units,
+    unit_range,
+)
+from captum_pse.unit_sensitivity import UnitSensitivity
 
 __version__ = "0.1.0"
 
@@ -32,7 +43,9 @@ __all__ = [
     "AdversarialPair",
     "Agreement",
     "Dissection",
+    "DissectionSensitivity",
     "InterpretabilityScore",
+    "MaskingCurves",
     "NetworkDissection",
     "PairedAttribution",
     "PixelDecomposition",
@@ -40,11 +53,19 @@ __all__ = [
     "PromotionSuppression",
     "Refinement",
     "RegionDecomposition",
+    "Relation",
+    "UnitDecomposition",
+    "UnitRange",
+    "UnitSensitivity",
     "agreement",
     "channel_mask",
     "default_feature_mask",
+    "evaluate_masking",
     "grid_mask",
     "interpretability_score",
+    "mask_units",
     "refine",
+    "relate",
     "superpixel_mask",
+    "unit_range",
 ]

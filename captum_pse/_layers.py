@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from captum_pse._forward import ForwardFunc, first_scores
+
+Layer: TypeAlias = nn.Module | str
 
 
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
@@ -45,6 +47,22 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
             f"layer: got a {type(layer).__name__} that is not in the model"
         )
     return layer
+
+
+def find_layers(
+    forward_func: ForwardFunc, layer: Layer | Sequence[Layer]
+) -> tuple[list[nn.Module], bool]:
+    """The layers, and whether several were asked for rather than one.
+
+    Raises:
+        TypeError, ValueError: As :func:`find_layer`, or the sequence is empty.
+    """
+    # A Sequential is a layer, not a sequence of layers.
+    if not isinstance(layer, Sequence) or isinstance(layer, str):
+        return [find_layer(forward_func, layer)], False
+    if not layer:
+        raise ValueError("layer: got an empty sequence, want at least one layer")
+    return [find_layer(forward_func, item) for item in layer], True
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:

@@ -6,19 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from captum._utils.common import (
-    _expand_additional_forward_args,
-    _format_additional_forward_args,
-)
 from captum.attr import LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_pse import _class_maps
 from captum_pse._forward import ForwardFunc
-from captum_pse._layers import find_layer, layer_name, scores_and_activations
+from captum_pse._layers import Layer, find_layers, layer_name
+from captum_pse._pair_pass import pass_pair
 from captum_pse.labels import Label
-from captum_pse.pair import check_tensors
 from captum_pse.pair_labels import PairLabels
 from captum_pse.region_decomposition import (
     RegionComponent,
@@ -29,7 +25,6 @@ from captum_pse.region_decomposition import (
 
 CAMMethod: TypeAlias = Literal["cam", "gradcam", "gradcam++"]
 CAM_METHODS: tuple[str, ...] = get_args(CAMMethod)
-Layer: TypeAlias = nn.Module | str
 
 
 class AdversarialCAM(LayerAttribution):
@@ -104,14 +99,10 @@ class AdversarialCAM(LayerAttribution):
             raise ValueError(
                 f"method: got {method!r}, want one of {', '.join(CAM_METHODS)}"
             )
-        several = isinstance(layer, Sequence) and not isinstance(layer, str)
-        # A Sequential is a layer, not a sequence of layers.
-        asked: list[Any] = list(layer) if several else [layer]  # type: ignore[arg-type]
-        if not asked:
-            raise ValueError("layer: got an empty sequence, want at least one layer")
-        self._layers = [find_layer(forward_func, item) for item in asked]
-        super().__init__(forward_func, self._layers if several else self._layers[0])
-        self._several = several
+        self._layers, self._several = find_layers(forward_func, layer)
+        super().__init__(
+            forward_func, self._layers if self._several else self._layers[0]
+        )
         self._names = [layer_name(forward_func, found) for found in self._layers]
         self.method = method
         self.relu = relu
@@ -211,33 +202,29 @@ class AdversarialCAM(LayerAttribution):
         true_target: Label | None,
         additional_forward_args: Any,
     ) -> list[RegionDecomposition]:
-        xs, x0s = check_tensors(
-            inputs, baselines, ("inputs", "baselines"), share_natural=True
-        )
-        n = len(xs[0])
-        naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
-        both = tuple(torch.cat(sides) for sides in zip(naturals, xs, strict=True))
-        args = _format_additional_forward_args(additional_forward_args) or ()
-        scores, activations = scores_and_activations(
+        done = pass_pair(
             self.forward_func,
             self._layers,
-            both,
-            _expand_additional_forward_args(args, 2) if args else args,
+            inputs,
+            baselines,
+            target,
+            true_target,
+            additional_forward_args,
             differentiable=self.method != "cam",
         )
-        labels = PairLabels.resolve(target, true_target, scores[n:], scores[:n], x0s)
+        x, n = done.inputs[0], len(done.inputs[0])
         if self.method == "cam":
-            raw = [self._cam(scores, a, labels) for a in activations]
+            raw = [self._cam(done.scores, a, done.labels) for a in done.activations]
         else:
-            raw = self._by_gradients(scores, activations, labels)
+            raw = self._by_gradients(done.scores, done.activations, done.labels)
         results = []
         for name, (of_attack, of_true) in zip(self._names, raw, strict=True):
             maps = [
-                self._finish(m, xs[0])
+                self._finish(m, x)
                 for m in (of_true[:n], of_true[n:], of_attack[:n], of_attack[n:])
             ]
-            pair = [tuple(x.detach() for x in side) for side in (xs, naturals)]
-            results.append(RegionDecomposition(pair[0], pair[1], name, labels, *maps))
+            pair = done.inputs, done.baselines
+            results.append(RegionDecomposition(*pair, name, done.labels, *maps))
         return results
 
     def _by_gradients(

@@ -12,15 +12,23 @@ from captum_pse.visualization.methods import plot_agreement, plot_methods
 from captum_pse.visualization.pixels import COLORS, plot_groups, plot_pair
 from captum_pse.visualization.refinements import plot_refinements
 from captum_pse.visualization.regions import plot_regions
+from captum_pse.visualization.units import (
+    plot_masking,
+    plot_relation,
+    plot_unit_changes,
+)
 
 __all__ = [
     "COLORS",
     "plot_agreement",
     "plot_detectors",
     "plot_groups",
+    "plot_masking",
     "plot_methods",
     "plot_pair",
     "plot_refinements",
     "plot_regions",
+    "plot_relation",
+    "plot_unit_changes",
     "plot_units",
 ]

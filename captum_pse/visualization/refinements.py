@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from captum_pse.refinement import Refinement
 
 #: Okabe and Ito's colours and markers, told apart with any colour vision.
-_STYLES = (
+STYLES = (
     ("#d55e00", "o"),
     ("#0072b2", "s"),
     ("#009e73", "^"),
@@ -34,9 +34,9 @@ def plot_refinements(
     Raises:
         ValueError: None, or more than five.
     """
-    if not 1 <= len(refinements) <= len(_STYLES):
+    if not 1 <= len(refinements) <= len(STYLES):
         raise ValueError(
-            f"refinements: got {len(refinements)}, want 1 to {len(_STYLES)}"
+            f"refinements: got {len(refinements)}, want 1 to {len(STYLES)}"
         )
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -47,7 +47,7 @@ def plot_refinements(
     )
     for ax, (key, name, unit) in zip(axes, panels, strict=True):
         for (ranking, refinement), (color, marker) in zip(
-            refinements.items(), _STYLES, strict=False
+            refinements.items(), STYLES, strict=False
         ):
             curve = refinement.curve()
             ax.plot(

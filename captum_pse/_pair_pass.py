@@ -1,0 +1,75 @@
+"""Both sides of a pair through a model in one pass, with what its layers give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from captum._utils.common import (
+    _expand_additional_forward_args,
+    _format_additional_forward_args,
+)
+from torch import Tensor, nn
+
+from captum_pse._forward import ForwardFunc
+from captum_pse._layers import scores_and_activations
+from captum_pse.labels import Label
+from captum_pse.pair import check_tensors
+from captum_pse.pair_labels import PairLabels
+
+
+class PairPass(NamedTuple):
+    """What came of a pair of N examples.
+
+    Attributes:
+        inputs, baselines (tuple[Tensor, ...]): ``x'`` and ``x0``, detached, N each.
+        labels (PairLabels): ``t`` and ``t0``, and what the model says.
+        scores (Tensor): ``(2 N, C, ...)``, of ``x0`` and then of ``x'``.
+        activations (list[Tensor]): The same of each layer, ``(2 N, ...)``.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    labels: PairLabels
+    scores: Tensor
+    activations: list[Tensor]
+
+
+def pass_pair(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    inputs: Tensor | tuple[Tensor, ...],
+    baselines: Tensor | tuple[Tensor, ...],
+    target: Label | None,
+    true_target: Label | None,
+    additional_forward_args: Any,
+    *,
+    differentiable: bool,
+) -> PairPass:
+    """One pass over ``x0`` and ``x'``; arguments as everywhere in the package.
+
+    Raises:
+        TypeError, ValueError: An argument or a layer does not fit.
+    """
+    xs, x0s = check_tensors(
+        inputs, baselines, ("inputs", "baselines"), share_natural=True
+    )
+    n = len(xs[0])
+    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
+    args = _format_additional_forward_args(additional_forward_args) or ()
+    scores, activations = scores_and_activations(
+        forward_func,
+        layers,
+        tuple(torch.cat(sides) for sides in zip(naturals, xs, strict=True)),
+        _expand_additional_forward_args(args, 2) if args else args,
+        differentiable=differentiable,
+    )
+    labels = PairLabels.resolve(target, true_target, scores[n:], scores[:n], x0s)
+    return PairPass(
+        tuple(x.detach() for x in xs),
+        tuple(x0.detach() for x0 in naturals),
+        labels,
+        scores,
+        activations,
+    )

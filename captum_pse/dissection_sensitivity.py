@@ -1,0 +1,301 @@
+"""Which hidden units an adversarial perturbation works through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from captum.attr import LayerAttribution
+from captum.log import log_usage
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_pse._distributed import rank_and_size
+from captum_pse._forward import ForwardFunc
+from captum_pse._layers import (
+    Layer,
+    find_layers,
+    layer_name,
+    scores_and_activations,
+)
+from captum_pse._pair_pass import pass_pair
+from captum_pse.labels import Label
+from captum_pse.pair import AdversarialPair
+from captum_pse.unit_decomposition import (
+    Norm,
+    UnitComponent,
+    UnitDecomposition,
+    check_unit_component,
+)
+from captum_pse.unit_sensitivity import RunningSensitivity
+
+
+class DissectionSensitivity(LayerAttribution):
+    r"""How an adversarial perturbation moves the units of a layer.
+
+    With ``A_k(x)`` the activation of unit k, at one or many positions, the change of
+    the pair ``x0``, ``x' = x0 + delta`` is ``A_k(x') - A_k(x0)``; its positive part is
+    promotion, and that of its negative suppression. The sensitivity of a unit to the
+    pair is a norm of the change over the positions. Whether sensitive units are those
+    with a meaning is for :func:`captum_pse.relate` to say, beside
+    :class:`captum_pse.NetworkDissection`.
+
+    Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057.
+
+    Args:
+        forward_func (Callable): The model, in evaluation mode, or a function around it
+            that returns the scores of its classes, ``(N, C)`` or ``(N, C, ...)``.
+        layer (nn.Module, str, or a sequence of them): Where to look: any layer whose
+            output has a dimension for its units. For several layers, everything is a
+            list with an element for each.
+        channel_dim (int, optional): That dimension; -1 for transformers' tokens
+            ``(N, T, K)``. Default: 1
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = DissectionSensitivity(load_model(), "features.conv4")
+        >>> method.attribute(*make_pairs(2), component="promotion").shape
+        torch.Size([2, 96, 8, 8])
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        *,
+        channel_dim: int = 1,
+    ) -> None:
+        self._layers, self._several = find_layers(forward_func, layer)
+        super().__init__(
+            forward_func, self._layers if self._several else self._layers[0]
+        )
+        self._names = [layer_name(forward_func, found) for found in self._layers]
+        if channel_dim == 0:
+            raise ValueError("channel_dim: got 0, the batch, want another dimension")
+        self.channel_dim = channel_dim
+
+    def get_name(self) -> str:
+        return "DissectionSensitivity"
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        component: UnitComponent = "change",
+        additional_forward_args: Any = None,
+    ) -> Any:
+        r"""The change of the activations, of the layer's shape.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
+                ``(N, ...)``, floating point.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
+                shape, dtype and device; or one natural example, ``(1, ...)``, for all.
+            target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
+                and ``t0``, as for :class:`captum_pse.PromotionSuppression`. The change
+                does not depend on them; the result records them. Default: None
+            component (str, optional): ``"change"``, ``"promotion"`` or
+                ``"suppression"``. Default: ``"change"``
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after
+                the inputs, as everywhere in Captum. Default: None
+
+        Returns:
+            *Tensor* or *list[Tensor]* of **attributions**:
+            - **attributions** (*Tensor* or *list[Tensor]*):
+                Of the layer's shape; a list where several layers were asked for.
+
+        Raises:
+            TypeError, ValueError: An argument or the layer does not fit; the message
+                says what it was and what is wanted.
+
+        Warns:
+            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
+                ``baselines``.
+        """
+        check_unit_component(component)
+        results = self._decompose(
+            inputs, baselines, target, true_target, additional_forward_args
+        )
+        values = [result.attribution(component) for result in results]
+        return values if self._several else values[0]
+
+    def decompose(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        additional_forward_args: Any = None,
+    ) -> Any:
+        """The activations of both sides, with every component and the scores.
+
+        Args and Raises: as :meth:`attribute`.
+
+        Returns:
+            *UnitDecomposition*, or a list of them for several layers.
+
+        Examples::
+
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = DissectionSensitivity(load_model(), "features.conv4")
+            >>> result = method.decompose(*make_pairs(2))
+            >>> result.sensitivity("linf", relative=True).shape
+            torch.Size([2, 96])
+        """
+        results = self._decompose(
+            inputs, baselines, target, true_target, additional_forward_args
+        )
+        return results if self._several else results[0]
+
+    def unit_sensitivity(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        norm: Norm = "l2",
+        relative: bool = False,
+        additional_forward_args: Any = None,
+    ) -> Any:
+        """How much each unit moves in each pair: ``(N, K)``, or a list for several
+        layers; see :meth:`captum_pse.UnitDecomposition.sensitivity`."""
+        results = self._decompose(
+            inputs, baselines, target, true_target, additional_forward_args
+        )
+        values = [result.sensitivity(norm, relative=relative) for result in results]
+        return values if self._several else values[0]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def over(
+        self,
+        pairs: AdversarialPair,
+        *,
+        norm: Norm = "l2",
+        batch_size: int = 16,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """Means over a set of pairs, and the same under noise, batch by batch.
+
+        Under ``torchrun``, each process of the default group of ``torch.distributed``
+        takes its share of the batches, and all return the same.
+
+        Args:
+            pairs (AdversarialPair): Any number of pairs.
+            norm (str, optional): See :meth:`UnitDecomposition.sensitivity`.
+                Default: ``"l2"``
+            batch_size (int, optional): How many pairs one pass holds. Default: 16
+            seed (int, optional): Of the noise. Default: 0
+            device (str or torch.device, optional): Where the pairs go; None leaves them
+                where they are. Default: None
+            show_progress (bool, optional): Whether to show a progress bar.
+                Default: False
+
+        Returns:
+            *UnitSensitivity*, or a list of them for several layers.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, want 1 or more")
+        running = [RunningSensitivity(norm, self.channel_dim) for _ in self._layers]
+        rank, size = rank_and_size()
+        starts = range(0, len(pairs), batch_size)
+        if len(starts) < size:
+            raise ValueError(
+                f"pairs: got {len(starts)} batch(es) for {size} processes, want at "
+                "least one each"
+            )
+        bar = tqdm(
+            starts[rank::size],
+            "sensitivity",
+            unit="batch",
+            disable=not show_progress or rank > 0,
+        )
+        for start in bar:
+            batch = pairs.select(range(start, min(start + batch_size, len(pairs))))
+            adversarial, natural = self._sides(batch, device)
+            # A batch's noise is the same however many processes there are.
+            generator = torch.Generator().manual_seed(seed + start)
+            noisy = tuple(
+                x0 + (x - x0).abs() * _signs(x, generator)
+                for x, x0 in zip(adversarial, natural, strict=True)
+            )
+            three = tuple(
+                torch.cat(sides)
+                for sides in zip(natural, adversarial, noisy, strict=True)
+            )
+            _, activations = scores_and_activations(
+                self.forward_func, self._layers, three, differentiable=False
+            )
+            for sums, activation in zip(running, activations, strict=True):
+                sums.update(*activation.chunk(3))
+        results = [
+            sums.result(name) for sums, name in zip(running, self._names, strict=True)
+        ]
+        return results if self._several else results[0]
+
+    @torch.inference_mode(False)
+    def _decompose(
+        self,
+        inputs: Any,
+        baselines: Any,
+        target: Label | None,
+        true_target: Label | None,
+        additional_forward_args: Any,
+    ) -> list[UnitDecomposition]:
+        done = pass_pair(
+            self.forward_func,
+            self._layers,
+            inputs,
+            baselines,
+            target,
+            true_target,
+            additional_forward_args,
+            differentiable=False,
+        )
+        for name, activation in zip(self._names, done.activations, strict=True):
+            if not -activation.dim() < self.channel_dim < activation.dim():
+                raise ValueError(
+                    f"channel_dim: got {self.channel_dim}, but {name} has an output of "
+                    f"shape {tuple(activation.shape)}"
+                )
+        n = len(done.inputs[0])
+        return [
+            UnitDecomposition(
+                done.inputs,
+                done.baselines,
+                name,
+                done.labels,
+                natural=activation.detach()[:n],
+                adversarial=activation.detach()[n:],
+                channel_dim=self.channel_dim,
+            )
+            for name, activation in zip(self._names, done.activations, strict=True)
+        ]
+
+    def _sides(
+        self, pairs: AdversarialPair, device: str | torch.device | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Both sides as tuples, the adversarial first."""
+        moved = pairs if device is None else pairs.to(device)
+        x, x0, *_ = moved
+        return (x, x0) if isinstance(x, tuple) else ((x,), (x0,))
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """1 or -1 at random for each feature."""
+    signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
+    return signs.to(like)

@@ -1,0 +1,228 @@
+"""Whether the units that an attack moves are those that detect something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from captum_pse.dissection import Dissection
+from captum_pse.unit_sensitivity import UnitSensitivity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[np.float64]
+
+#: How many of the most sensitive units are looked at.
+TOPS = (10, 20, 50)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Relation:
+    """How sensitivity and interpretability of units relate, layer by layer.
+
+    Made by :func:`relate`. The tables are lists of dicts, ready for
+    ``csv.DictWriter`` or ``pandas.DataFrame``.
+
+    Attributes:
+        correlations (list[dict]): One row for each layer: ``rho``, Spearman's rank
+            correlation of sensitivity and the unit's largest IoU, with its permutation
+            ``p``; ``partial_rho`` and ``partial_p``, the same with the activation scale
+            held fixed; all NaN where one of them is the same for all units.
+        enrichments (list[dict]): One row for each layer, number of most sensitive units
+            ``top`` and category (``"any"`` for all detectors): how many of those units
+            are ``detectors`` of the category, how many are ``expected`` by chance, the
+            one-sided hypergeometric ``p`` of so many or more, and ``p_adjusted`` for
+            all rows (Benjamini and Hochberg).
+        values (dict[str, tuple[Array, Array]]): By layer, the sensitivity and the
+            largest IoU of each unit.
+        min_iou (float): Above it, a unit is a detector.
+    """
+
+    correlations: list[dict[str, Any]]
+    enrichments: list[dict[str, Any]]
+    values: dict[str, tuple[Array, Array]]
+    min_iou: float
+
+    def __repr__(self) -> str:
+        found = ", ".join(
+            f"{row['layer']}: rho {row['rho']:.2f} (p {row['p']:.2g})"
+            for row in self.correlations
+        )
+        return f"Relation({found})"
+
+    def plot(self, **options: Any) -> Figure:
+        """Sensitivity against IoU; see
+        :func:`captum_pse.visualization.plot_relation`."""
+        from captum_pse.visualization import plot_relation
+
+        return plot_relation(self, **options)
+
+
+def relate(
+    sensitivity: UnitSensitivity | Sequence[UnitSensitivity],
+    dissection: Dissection,
+    *,
+    tops: Iterable[int] = TOPS,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Relation:
+    r"""Tests whether sensitive units are interpretable ones.
+
+    With x the mean sensitivity of a layer's units, y their largest IoU and z their
+    activation scale, all as ranks, the partial correlation is
+
+    .. math::
+        \rho_{xy \cdot z} = \frac{\rho_{xy} - \rho_{xz} \rho_{yz}}
+        {\sqrt{(1 - \rho_{xz}^2)(1 - \rho_{yz}^2)}},
+
+    the correlation of what is left of x and y once their regression on z is taken off.
+    Its p-value permutes what is left of x; both are two-sided. Layers with fewer units
+    than a ``top`` leave it out.
+
+    Args:
+        sensitivity (UnitSensitivity or sequence): Of some layers of the dissection.
+        dissection (Dissection): Of the same model.
+        tops (iterable of int, optional): How many of the most sensitive units to look
+            for detectors among; ties are broken by the unit's number.
+            Default: 10, 20, 50
+        permutations (int, optional): For the p-values. Default: 9999
+        seed (int, optional): Of the permutations. Default: 0
+
+    Raises:
+        ValueError: A layer was not dissected, has another number of units there, or
+            every ``top`` is larger than every layer.
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity, NetworkDissection
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> model, layer = load_model(), "features.conv3"
+        >>> dissection = NetworkDissection(model, [layer]).dissect(SceneConcepts(24))
+        >>> moved = DissectionSensitivity(model, layer).over(make_pairs(4))
+        >>> relation = relate(moved, dissection, permutations=99)
+        >>> relation.correlations[0]["units"]
+        64
+    """
+    from scipy.stats import false_discovery_control, hypergeom
+
+    layers = [sensitivity] if isinstance(sensitivity, UnitSensitivity) else sensitivity
+    wanted = sorted(set(tops))
+    if not wanted or wanted[0] < 1:
+        raise ValueError(f"tops: got {wanted}, want positive numbers of units")
+    if permutations < 1:
+        raise ValueError(f"permutations: got {permutations}, want 1 or more")
+    correlations: list[dict[str, Any]] = []
+    enrichments: list[dict[str, Any]] = []
+    values = {}
+    for layer in layers:
+        if layer.layer not in dissection.layers:
+            raise ValueError(
+                f"sensitivity: is of {layer.layer!r}, want one of the dissected "
+                f"layers, {', '.join(dissection.layers)}"
+            )
+        best, places = dissection.best(layer.layer)
+        if len(best) != len(layer):
+            raise ValueError(
+                f"sensitivity: {layer.layer!r} has {len(layer)} units, but "
+                f"{len(best)} were dissected"
+            )
+        moved, iou, scale = layer.mean.numpy(), best.numpy(), layer.scale.numpy()
+        values[layer.layer] = moved, iou
+        rng = np.random.default_rng(seed)
+        correlations.append(
+            {
+                "layer": layer.layer,
+                "units": len(layer),
+                "detectors": int((iou > dissection.min_iou).sum()),
+                "pairs": layer.n,
+                **_correlations(moved, iou, scale, permutations, rng),
+            }
+        )
+        # A stable order, so that ties go by the unit's number.
+        order = np.argsort(-moved, kind="stable")
+        of = np.array([dissection.concepts[p].category for p in places.tolist()])
+        for name in ("any", *dissection.categories):
+            detects = iou > dissection.min_iou
+            if name != "any":
+                detects &= of == name
+            for top in wanted:
+                if top > len(layer):
+                    continue
+                n, total = len(layer), int(detects.sum())
+                found = int(detects[order[:top]].sum())
+                enrichments.append(
+                    {
+                        "layer": layer.layer,
+                        "category": name,
+                        "top": top,
+                        "detectors": found,
+                        "expected": top * total / n,
+                        "p": float(hypergeom.sf(found - 1, n, total, top)),
+                    }
+                )
+    if not enrichments:
+        raise ValueError(f"tops: got {wanted}, want one that some layer has units for")
+    adjusted = false_discovery_control([row["p"] for row in enrichments])
+    for row, p in zip(enrichments, adjusted.tolist(), strict=True):
+        row["p_adjusted"] = p
+    return Relation(correlations, enrichments, values, dissection.min_iou)
+
+
+def _correlations(
+    moved: Array, iou: Array, scale: Array, permutations: int, rng: np.random.Generator
+) -> dict[str, float]:
+    from scipy.stats import rankdata
+
+    x, y, z = (_centred(rankdata(values)) for values in (moved, iou, scale))
+    rho, p = _permuted(x, y, permutations, rng)
+    partial_rho, partial_p = _permuted(
+        _without(x, z), _without(y, z), permutations, rng
+    )
+    return {"rho": rho, "p": p, "partial_rho": partial_rho, "partial_p": partial_p}
+
+
+def _permuted(
+    x: Array, y: Array, permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Pearson's correlation of centred values, and its two-sided permutation p."""
+    from scipy.stats import permutation_test
+
+    size = np.sqrt((x @ x) * (y @ y))
+    # What rounding leaves of the same value everywhere is nothing.
+    if size <= 1e-9 * len(x):
+        return float("nan"), float("nan")
+
+    def correlation(values: Array, axis: int) -> Array:
+        found: Array = values @ y / size
+        return found
+
+    result = permutation_test(
+        (x,),
+        correlation,
+        permutation_type="pairings",
+        n_resamples=permutations,
+        vectorized=True,
+        batch=1000,
+        rng=rng,
+    )
+    return float(result.statistic), float(result.pvalue)
+
+
+def _centred(values: Array) -> Array:
+    centred: Array = values - values.mean()
+    return centred
+
+
+def _without(values: Array, other: Array) -> Array:
+    """What a linear regression on ``other`` leaves; both centred."""
+    size = float(other @ other)
+    if size == 0:
+        return values
+    rest: Array = values - other * (values @ other / size)
+    return rest

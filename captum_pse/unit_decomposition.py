@@ -1,0 +1,172 @@
+"""What an adversarial perturbation does to the units of a layer, pair by pair."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from captum_pse._results import (
+    load_result,
+    pair_of_tensors,
+    pair_tensors,
+    save_result,
+)
+from captum_pse.pair_labels import PairLabels, records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UnitComponent: TypeAlias = Literal["change", "promotion", "suppression"]
+UNIT_COMPONENTS: tuple[str, ...] = get_args(UnitComponent)
+Norm: TypeAlias = Literal["l2", "l1", "linf", "mean"]
+NORMS: tuple[str, ...] = get_args(Norm)
+
+_FORMAT = "captum_pse.UnitDecomposition/1"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class UnitDecomposition:
+    r"""The activations of a layer on both sides of N pairs, and how they differ.
+
+    Made by :meth:`captum_pse.DissectionSensitivity.decompose`.
+
+    Attributes:
+        inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
+        layer (str): The layer's name, or its kind where it has none.
+        labels (PairLabels): ``t`` and ``t0``, and what the model says.
+        natural, adversarial (Tensor): ``A(x0)`` and ``A(x')``, of the layer's shape.
+        channel_dim (int): Which dimension counts the K units.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    layer: str
+    labels: PairLabels
+    natural: Tensor
+    adversarial: Tensor
+    channel_dim: int
+
+    @property
+    def change(self) -> Tensor:
+        """``A(x') - A(x0)``."""
+        return self.adversarial - self.natural
+
+    @property
+    def promotion(self) -> Tensor:
+        """``max(A(x') - A(x0), 0)``."""
+        return self.change.clamp(min=0)
+
+    @property
+    def suppression(self) -> Tensor:
+        """``max(A(x0) - A(x'), 0)``."""
+        return (-self.change).clamp(min=0)
+
+    def __len__(self) -> int:
+        return len(self.natural)
+
+    def __repr__(self) -> str:
+        return f"UnitDecomposition({tuple(self.natural.shape)} of {self.layer!r})"
+
+    def attribution(self, component: UnitComponent = "change") -> Tensor:
+        """One component, of the layer's shape: ``"change"``, ``"promotion"`` or
+        ``"suppression"``."""
+        check_unit_component(component)
+        value: Tensor = getattr(self, component)
+        return value
+
+    def sensitivity(self, norm: Norm = "l2", *, relative: bool = False) -> Tensor:
+        """How much each unit moves in each pair, ``(N, K)``.
+
+        Args:
+            norm (str, optional): Over the unit's positions: ``"l2"``, ``"l1"``,
+                ``"linf"``, or ``"mean"`` of the signed change. Default: ``"l2"``
+            relative (bool, optional): Whether to divide by :meth:`scale`: raw norms
+                mostly follow it. A unit that is silent on all natural examples gives 0
+                where it does not move, else infinity. Default: False
+        """
+        moved = unit_norm(self.change, norm, self.channel_dim)
+        return relative_to(moved, self.scale(norm)) if relative else moved
+
+    def scale(self, norm: Norm = "l2") -> Tensor:
+        """``(K,)``: the mean over the natural examples of the norm of ``A_k(x0)``, of
+        the mean of its size for ``"mean"``."""
+        values = self.natural.abs() if norm == "mean" else self.natural
+        return unit_norm(values, norm, self.channel_dim).mean(dim=0)
+
+    def summary(self, top: int = 5) -> list[dict[str, Any]]:
+        """One record for each example: labels, what the model says, how far the scores
+        moved, the mean sensitivity over units, and the ``top`` units that moved most,
+        relative to their scale."""
+        moved = self.sensitivity()
+        most = self.sensitivity(relative=True)
+        order = most.argsort(dim=1, descending=True, stable=True)[:, :top]
+        return records(
+            {
+                **self.labels.columns(),
+                "mean_sensitivity": moved.mean(dim=1),
+                "most_sensitive_units": order,
+            }
+        )
+
+    def plot(self, example: int = 0, **options: Any) -> Figure:
+        """The units that moved most; see
+        :func:`captum_pse.visualization.plot_unit_changes`."""
+        from captum_pse.visualization import plot_unit_changes
+
+        return plot_unit_changes(self, example, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one safetensors file, whole or not at all."""
+        tensors = pair_tensors(self.inputs, self.baselines, self.labels)
+        tensors |= {"natural": self.natural, "adversarial": self.adversarial}
+        settings = {"layer": self.layer, "channel_dim": self.channel_dim}
+        save_result(path, _FORMAT, tensors, settings)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> UnitDecomposition:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not a file of :meth:`save`, or of a later format.
+        """
+        return load_result(
+            path,
+            _FORMAT,
+            lambda tensors, settings: cls(
+                **pair_of_tensors(tensors),
+                layer=settings["layer"],
+                natural=tensors["natural"],
+                adversarial=tensors["adversarial"],
+                channel_dim=settings["channel_dim"],
+            ),
+        )
+
+
+def unit_norm(values: Tensor, norm: Norm, channel_dim: int = 1) -> Tensor:
+    """A norm over the positions of each unit, ``(N, K)``, at least single precision."""
+    if norm not in NORMS:
+        raise ValueError(f"norm: got {norm!r}, want one of {', '.join(NORMS)}")
+    exact = torch.promote_types(values.dtype, torch.float32)
+    rows = values.movedim(channel_dim, 1).to(exact)
+    rows = rows.reshape(*rows.shape[:2], -1)
+    if norm == "mean":
+        return rows.mean(dim=2)
+    order = {"l2": 2, "l1": 1, "linf": torch.inf}[norm]
+    return torch.linalg.vector_norm(rows, order, dim=2)
+
+
+def relative_to(moved: Tensor, scale: Tensor) -> Tensor:
+    """``moved / scale`` with 0/0 = 0."""
+    return torch.where(moved == 0, 0, moved / scale)
+
+
+def check_unit_component(component: str) -> None:
+    if component not in UNIT_COMPONENTS:
+        raise ValueError(
+            f"component: got {component!r}, want one of {', '.join(UNIT_COMPONENTS)}"
+        )

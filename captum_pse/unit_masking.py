@@ -1,0 +1,300 @@
+"""Silencing units of a model, and what that does to its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_pse._forward import run_forward
+from captum_pse._layers import Layer, find_layer, scores_and_activations
+from captum_pse.pair import AdversarialPair
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MaskMode: TypeAlias = Literal["zero", "mean", "clamp"]
+MASK_MODES: tuple[str, ...] = get_args(MaskMode)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitRange:
+    """What the K units of a layer give on natural inputs, over all positions.
+
+    Attributes:
+        mean, low, high (Tensor): ``(K,)`` each: the mean, the least, the largest.
+    """
+
+    mean: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@torch.no_grad()
+def unit_range(
+    model: nn.Module,
+    layer: Layer,
+    inputs: Tensor,
+    *,
+    channel_dim: int = 1,
+    batch_size: int = 16,
+) -> UnitRange:
+    """The range of a layer's units on some inputs ``(N, ...)``, batch by batch."""
+    found = find_layer(model, layer)
+    total, count, lows, highs = torch.zeros(()), 0, [], []
+    for batch in inputs.split(batch_size):
+        _, (values,) = scores_and_activations(
+            model, [found], (batch,), differentiable=False
+        )
+        rows = values.movedim(channel_dim, 0).flatten(1)
+        total = total.to(rows.device, torch.float64) + rows.double().sum(dim=1)
+        count += rows.shape[1]
+        lows.append(rows.amin(dim=1))
+        highs.append(rows.amax(dim=1))
+    low, high = torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
+    return UnitRange((total / count).to(low.dtype), low, high)
+
+
+@contextmanager
+def mask_units(
+    model: nn.Module,
+    units: Mapping[Layer, Sequence[int]],
+    *,
+    mode: MaskMode = "zero",
+    ranges: Mapping[Layer, UnitRange] | None = None,
+    channel_dim: int = 1,
+) -> Iterator[nn.Module]:
+    """Silences units within a ``with`` block; afterwards the model is as before.
+
+    The layers' outputs are changed, for all threads that use the model.
+
+    Args:
+        model (nn.Module): The model.
+        units (mapping): By layer or its name, which units.
+        mode (str, optional): ``"zero"``; ``"mean"``, the unit's mean on natural inputs;
+            or ``"clamp"``, between its least and its largest natural value.
+            Default: ``"zero"``
+        ranges (mapping, optional): By the same keys, from :func:`unit_range`; for
+            ``"mean"`` and ``"clamp"``. Default: None
+        channel_dim (int, optional): Which dimension counts the units. Default: 1
+
+    Raises:
+        TypeError, ValueError: An argument does not fit, or a layer has no such unit.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pairs = load_model(), make_pairs(3)
+        >>> with mask_units(model, {"features.conv5": range(96)}):
+        ...     scores = model(pairs.adversarial)
+        >>> bool((scores[0] == scores[1]).all())
+        True
+    """
+    if mode not in MASK_MODES:
+        raise ValueError(f"mode: got {mode!r}, want one of {', '.join(MASK_MODES)}")
+    missing = [key for key in units if mode != "zero" and key not in (ranges or {})]
+    if missing:
+        raise ValueError(f"ranges: want one of {missing[0]!r} for mode {mode!r}")
+
+    def hook(key: Layer, chosen: Tensor) -> Any:
+        def change(module: nn.Module, args: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                raise TypeError(
+                    f"units: {key!r} returned {type(output).__name__}, want one tensor"
+                )
+            n_units = output.shape[channel_dim]
+            if (
+                len(chosen)
+                and not 0 <= int(chosen.min()) <= int(chosen.max()) < n_units
+            ):
+                raise ValueError(
+                    f"units: got {chosen.tolist()} of {key!r}, want some of 0 to "
+                    f"{n_units - 1}"
+                )
+            changed = output.clone()
+            # Moving a dimension gives a view: what is written into it is in the clone.
+            rows, place = changed.movedim(channel_dim, 0), chosen.to(output.device)
+            rows[place] = _silenced(rows[place], place, mode, ranges, key)
+            return changed
+
+        return change
+
+    handles = []
+    try:
+        for key, numbers in units.items():
+            chosen = torch.as_tensor(list(numbers), dtype=torch.int64)
+            layer = find_layer(model, key)
+            handles.append(layer.register_forward_hook(hook(key, chosen)))
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _silenced(
+    rows: Tensor,
+    place: Tensor,
+    mode: MaskMode,
+    ranges: Mapping[Layer, UnitRange] | None,
+    key: Layer,
+) -> Tensor:
+    """What stands in for the rows of units, ``(n, ...)``."""
+    if mode == "zero":
+        return torch.zeros_like(rows)
+    assert ranges is not None
+    natural, shape = ranges[key], (-1, *(1,) * (rows.dim() - 1))
+    mean, low, high = (
+        values.to(rows)[place].reshape(shape)
+        for values in (natural.mean, natural.low, natural.high)
+    )
+    return mean.expand_as(rows) if mode == "mean" else rows.clamp(low, high)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskingCurves:
+    """Accuracy as more and more units of a layer are masked.
+
+    Made by :func:`evaluate_masking`. Shares are of the pairs.
+
+    Attributes:
+        layer (str): The layer.
+        rows (list[dict]): One for each ranking and number of units: ``clean`` (the
+            model says the true label on the natural input), ``adversarial`` (it says
+            the true label on the adversarial one), ``attacked`` (it says the attack
+            label there); with ``<name>_low`` and ``<name>_high``, a 95 % confidence
+            interval: over seeds for a random order (Student), else over pairs
+            (Wilson).
+    """
+
+    layer: str
+    rows: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        names = dict.fromkeys(row["masked"] for row in self.rows)
+        return f"MaskingCurves({self.layer!r}, {', '.join(names)})"
+
+    def plot(self, **options: Any) -> Figure:
+        """The curves; see :func:`captum_pse.visualization.plot_masking`."""
+        from captum_pse.visualization import plot_masking
+
+        return plot_masking(self, **options)
+
+
+SHARES = ("clean", "adversarial", "attacked")
+
+
+@torch.no_grad()
+def evaluate_masking(
+    model: nn.Module,
+    pairs: AdversarialPair,
+    layer: str,
+    rankings: Mapping[str, Tensor],
+    counts: Sequence[int],
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    mode: MaskMode = "zero",
+    channel_dim: int = 1,
+    batch_size: int = 16,
+    show_progress: bool = False,
+) -> MaskingCurves:
+    """Masks the first units of several rankings and random ones.
+
+    The pairs are stored: this says how an attack made on the whole model fares on the
+    masked one, not how a new attack would.
+
+    Args:
+        model (nn.Module): The model, in evaluation mode.
+        pairs (AdversarialPair): Of class labels.
+        layer (str): Name of the layer.
+        rankings (mapping): By name, a value ``(K,)`` for each unit; the largest are
+            masked first, the earlier of equal ones. ``"random"`` is added.
+        counts (sequence of int): How many units to mask, 0 to K.
+        seeds (sequence of int, optional): Of the random orders. Default: 0 to 4
+        mode (str, optional): See :func:`mask_units`; ranges are those of the pairs'
+            natural inputs. Default: ``"zero"``
+        channel_dim (int, optional): Which dimension counts the units. Default: 1
+        batch_size (int, optional): How many inputs one pass holds. Default: 16
+        show_progress (bool, optional): Whether to show a progress bar. Default: False
+
+    Raises:
+        ValueError: Rankings of different lengths, more units to mask than there are, no
+            seeds, or pairs of other than class labels and single inputs.
+    """
+    sizes = {len(values) for values in rankings.values()}
+    if len(sizes) != 1 or "random" in rankings:
+        raise ValueError(
+            f"rankings: got values for {sorted(sizes)} units and the names "
+            f"{list(rankings)}, want the same number in each and no 'random'"
+        )
+    (n_units,) = sizes
+    if not counts or not all(0 <= count <= n_units for count in counts):
+        raise ValueError(f"counts: got {list(counts)}, want some of 0 to {n_units}")
+    if len(seeds) < 1:
+        raise ValueError("seeds: got none, want at least one")
+    x, x0, t, t0 = pairs
+    if not isinstance(x, Tensor) or not isinstance(t, Tensor):
+        raise ValueError("pairs: want one input and class labels")
+    ranges: dict[Layer, UnitRange] | None = None
+    if mode != "zero":
+        natural = unit_range(
+            model, layer, x0, channel_dim=channel_dim, batch_size=batch_size
+        )
+        ranges = {layer: natural}
+    orders = {
+        name: [values.argsort(descending=True, stable=True)]
+        for name, values in rankings.items()
+    }
+    orders["random"] = [
+        torch.randperm(n_units, generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    ]
+
+    def shares(order: Tensor, count: int) -> Tensor:
+        units: dict[Layer, list[int]] = {layer: order[:count].tolist()}
+        with mask_units(
+            model, units, mode=mode, ranges=ranges, channel_dim=channel_dim
+        ):
+            said, before = (
+                torch.cat(
+                    [
+                        run_forward(model, (part.clone(),)).argmax(dim=1)
+                        for part in side.split(batch_size)
+                    ]
+                )
+                for side in (x, x0)
+            )
+        found = (before == t0, said == t0, said == t)
+        return torch.stack(found).double().mean(dim=1).cpu()
+
+    rows = []
+    work = [(name, count) for name in orders for count in counts]
+    for name, count in tqdm(work, "masking", disable=not show_progress):
+        each = torch.stack([shares(order, count) for order in orders[name]])
+        row: dict[str, Any] = {"layer": layer, "masked": name, "units": count}
+        for share, values in zip(SHARES, each.unbind(dim=1), strict=True):
+            low, high = _interval(values, len(pairs), name == "random")
+            row[share] = float(values.mean())
+            row |= {f"{share}_low": low, f"{share}_high": high}
+        rows.append(row)
+    return MaskingCurves(layer, rows)
+
+
+def _interval(values: Tensor, n_pairs: int, over_seeds: bool) -> tuple[float, float]:
+    """A 95 % confidence interval of a share."""
+    from scipy.stats import binomtest, sem
+    from scipy.stats import t as student
+
+    mean = float(values.mean())
+    if not over_seeds:
+        test = binomtest(round(mean * n_pairs), n_pairs)
+        found = test.proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    reach = float(sem(values.numpy()) * student.ppf(0.975, len(values) - 1))
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)

@@ -1,0 +1,123 @@
+"""How much the units of a layer move over a set of pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_pse._distributed import sum_over_processes
+from captum_pse.unit_decomposition import Norm, relative_to, unit_norm
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class UnitSensitivity:
+    """Means over n pairs of how much each of K units moves.
+
+    Made by :meth:`captum_pse.DissectionSensitivity.over`.
+
+    Attributes:
+        layer (str): The layer's name.
+        norm (str): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
+        n (int): How many pairs.
+        mean, deviation (Tensor): double ``(K,)``: of the sensitivity, the mean and the
+            standard deviation over pairs.
+        control (Tensor): double ``(K,)``, the mean under sign noise: each feature moves
+            as far as in the attack, up or down at random.
+        scale (Tensor): double ``(K,)``, the mean over pairs of the same norm of the
+            natural activation (of its size for ``"mean"``).
+    """
+
+    layer: str
+    norm: Norm
+    n: int
+    mean: Tensor
+    deviation: Tensor
+    control: Tensor
+    scale: Tensor
+
+    @property
+    def relative(self) -> Tensor:
+        """``mean / scale`` with 0/0 = 0: raw norms mostly follow the scale."""
+        return relative_to(self.mean, self.scale)
+
+    @property
+    def against_control(self) -> Tensor:
+        """``mean / control`` with 0/0 = 0: above 1, a unit moves more under the attack
+        than under noise of the same size."""
+        return relative_to(self.mean, self.control)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        return f"UnitSensitivity({len(self)} units of {self.layer!r}, {self.n} pairs)"
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Student's confidence interval of the mean, ``(K,)`` each; NaN for one pair.
+
+        Args:
+            level (float, optional): In (0, 1). Default: 0.95
+        """
+        from scipy.stats import t
+
+        if not 0 < level < 1:
+            raise ValueError(f"level: got {level}, want more than 0, less than 1")
+        if self.n < 2:
+            unknown = torch.full_like(self.mean, torch.nan)
+            return unknown, unknown
+        reach = float(t.ppf((1 + level) / 2, self.n - 1)) / math.sqrt(self.n)
+        return self.mean - reach * self.deviation, self.mean + reach * self.deviation
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each unit."""
+        low, high = self.interval()
+        columns = {
+            "sensitivity": self.mean,
+            "low": low,
+            "high": high,
+            "control": self.control,
+            "scale": self.scale,
+            "relative": self.relative,
+            "against_control": self.against_control,
+        }
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [
+            {"layer": self.layer, "unit": k, **dict(zip(columns, row, strict=True))}
+            for k, row in enumerate(rows)
+        ]
+
+
+class RunningSensitivity:
+    """Sums over pairs, from which the means come; for :class:`UnitSensitivity`."""
+
+    def __init__(self, norm: Norm, channel_dim: int) -> None:
+        self._norm: Norm = norm
+        self._channel_dim = channel_dim
+        # Pairs are counted beside the sums so that processes add up in one go.
+        self._sums = torch.zeros(())
+
+    def update(self, natural: Tensor, adversarial: Tensor, control: Tensor) -> None:
+        """Takes in the activations of some pairs, each of the layer's shape."""
+        moved, noise = (
+            unit_norm(side - natural, self._norm, self._channel_dim).double()
+            for side in (adversarial, control)
+        )
+        values = natural.abs() if self._norm == "mean" else natural
+        scale = unit_norm(values, self._norm, self._channel_dim).double()
+        ones = torch.ones_like(moved)
+        part = torch.stack([moved, moved**2, noise, scale, ones]).sum(dim=1)
+        self._sums = self._sums.to(part) + part
+
+    def result(self, layer: str) -> UnitSensitivity:
+        """The means; every process has to call it."""
+        sums = sum_over_processes(self._sums).cpu()
+        n = round(float(sums[4, 0]))
+        mean, square, control, scale = sums[:4] / n
+        variance = (square - mean**2).clamp(min=0) * n / max(n - 1, 1)
+        return UnitSensitivity(
+            layer, self._norm, n, mean, variance.sqrt(), control, scale
+        )

@@ -1,0 +1,144 @@
+"""Figures of hidden units: how they move, what they detect, what masking them does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from captum_pse.relation import Relation
+from captum_pse.unit_decomposition import UnitDecomposition, unit_norm
+from captum_pse.unit_masking import SHARES, MaskingCurves
+from captum_pse.visualization._panels import existing, headline, to_numpy
+from captum_pse.visualization.pixels import COLORS
+from captum_pse.visualization.refinements import STYLES
+
+
+def plot_unit_changes(
+    result: UnitDecomposition,
+    example: int = 0,
+    *,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    most: int = 30,
+) -> Figure:
+    """Promotion upwards and suppression downwards of the units that moved most.
+
+    Bars are L2 norms over the unit's positions, in activation units.
+
+    Args:
+        result (UnitDecomposition): Any.
+        example (int, optional): Which example. Default: 0
+        class_names (sequence of str, optional): Names of the classes. Default: None
+        title (str, optional): Put before the description of the example. Default: None
+        most (int, optional): How many units to draw at most; the axis says how many
+            there are. Default: 30
+
+    Raises:
+        IndexError: There is no such example.
+        ValueError: ``most`` is not positive.
+    """
+    existing(len(result), example)
+    if most < 1:
+        raise ValueError(f"most: got {most}, want at least 1")
+    up, down, moved = (
+        to_numpy(unit_norm(values, "l2", result.channel_dim)[example])
+        for values in (result.promotion, result.suppression, result.change)
+    )
+    order = np.argsort(-moved, kind="stable")[:most]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    ax = figure.subplots()
+    place = np.arange(len(order))
+    ax.bar(place, up[order], color=COLORS["promotion"], label="promotion")
+    ax.bar(place, -down[order], color=COLORS["suppression"], label="suppression")
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_xticks(place, [str(k) for k in order], fontsize=7, rotation=90)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    ax.set_xlabel(
+        f"unit of {result.layer}, the {len(order)} of {len(moved)} that moved most"
+    )
+    ax.set_ylabel("L2 norm of the change")
+    ax.legend(fontsize=8)
+    text = headline(result.labels, example, class_names, title)
+    ax.set_title(text, fontsize=10, parse_math=False)
+    return figure
+
+
+def plot_relation(result: Relation, *, title: str | None = None) -> Figure:
+    """The sensitivity of each unit against its largest IoU, a panel a layer.
+
+    Detectors are to the right of the line. Above stand Spearman's rho, with the
+    activation scale held fixed in brackets, and its permutation p.
+
+    Args:
+        result (Relation): Of any number of layers.
+        title (str, optional): Above the figure. Default: None
+    """
+    n = len(result.correlations)
+    figure = Figure(figsize=(0.6 + 3.9 * n, 3.9), layout="constrained")
+    axes = figure.subplots(1, n, squeeze=False)[0]
+    for ax, row in zip(axes, result.correlations, strict=True):
+        moved, iou = result.values[row["layer"]]
+        detects = iou > result.min_iou
+        for chosen, colour, marker, label in (
+            (~detects, "#666666", ".", "no detector"),
+            (detects, "#d55e00", "^", "detector"),
+        ):
+            ax.scatter(iou[chosen], moved[chosen], s=14, c=colour, marker=marker,
+                       alpha=0.7, label=label)  # fmt: skip
+        ax.axvline(result.min_iou, color="black", linewidth=0.6, linestyle=":")
+        ax.set_xlabel("largest IoU with a concept", fontsize=8)
+        ax.set_ylabel("mean sensitivity", fontsize=8)
+        ax.tick_params(labelsize=7)
+        text = f"{row['layer']}\nrho {row['rho']:.2f}, p {row['p']:.2g}"
+        text += f" (scale fixed: {row['partial_rho']:.2f}, p {row['partial_p']:.2g})"
+        ax.set_title(text, fontsize=8, parse_math=False)
+    axes[0].legend(fontsize=7)
+    if title is not None:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure
+
+
+def plot_masking(
+    results: MaskingCurves | Sequence[MaskingCurves], *, title: str | None = None
+) -> Figure:
+    """Shares of pairs as more units are masked; a row a layer.
+
+    To the left, natural inputs on which the model says the true label; in the middle,
+    adversarial ones; to the right, adversarial ones on which it says the attack label.
+    Bands are 95 % confidence intervals.
+
+    Args:
+        results (MaskingCurves or sequence of them): At most five rankings each.
+        title (str, optional): Above the figure. Default: None
+    """
+    layers = [results] if isinstance(results, MaskingCurves) else list(results)
+    figure = Figure(figsize=(11.5, 0.4 + 3.2 * len(layers)), layout="constrained")
+    axes = figure.subplots(len(layers), 3, squeeze=False)
+    names = {
+        "clean": "natural: says the true label",
+        "adversarial": "adversarial: says the true label",
+        "attacked": "adversarial: says the attack label",
+    }
+    for line, result in zip(axes, layers, strict=True):
+        rankings = list(dict.fromkeys(row["masked"] for row in result.rows))
+        for ax, share in zip(line, SHARES, strict=True):
+            for ranking, (colour, marker) in zip(rankings, STYLES, strict=False):
+                rows = [row for row in result.rows if row["masked"] == ranking]
+                units = [row["units"] for row in rows]
+                ax.plot(units, [row[share] for row in rows], color=colour,
+                        marker=marker, markersize=4, label=ranking)  # fmt: skip
+                low, high = (
+                    [row[f"{share}_{side}"] for row in rows] for side in ("low", "high")
+                )
+                ax.fill_between(units, low, high, color=colour, alpha=0.12)
+            ax.set_title(f"{result.layer}\n{names[share]}", fontsize=9)
+            ax.set_xlabel("units masked", fontsize=8)
+            ax.set_ylim(-0.02, 1.02)
+            ax.grid(alpha=0.3)
+        line[0].set_ylabel("share of pairs", fontsize=8)
+    axes[0, 0].legend(fontsize=8, title="masked first", title_fontsize=8)
+    if title is not None:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure
