@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -31,3 +35,29 @@ def of_all_processes(values: Tensor) -> list[Tensor]:
     gathered = [torch.empty_like(values) for _ in range(size)]
     dist.all_gather(gathered, values.contiguous())
     return gathered
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if rank_and_size()[1] > 1:
+        dist.barrier()
+
+
+@contextmanager
+def launched_group(device: str) -> Iterator[str]:
+    """The process group that ``torchrun`` asks for, if it launched this process.
+
+    Yields:
+        *str*: This process's own device.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()

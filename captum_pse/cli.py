@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_pse import AdversarialPair, __version__
+from captum_pse import AdversarialPair, Dissection, __version__
 from captum_pse._text import printable
+from captum_pse.model_files import LoadedModel
 
 _EXAMPLES = """\
 examples:
@@ -22,10 +23,13 @@ examples:
       --pairs pairs.npz --cell 16 --out results
   captum-pse refine --model squeezenet1_0 --weights squeezenet.pt \\
       --pairs pairs.npz --out results
+  captum-pse dissect --model squeezenet1_0 --weights squeezenet.pt \\
+      --layers features.5 features.8 --concepts broden1_224/ --out results
   captum-pse explain --model mypackage.nets:build --weights net.safetensors \\
       --pairs natural/ adversarial/ --labels labels.csv --out results
 
-exit codes: 0 done, 2 wrong input, 130 interrupted; nothing is written but when done
+exit codes: 0 done, 2 wrong input, 130 interrupted; results are written when all is
+done; dissect goes on where it was stopped when the same command is given again
 """
 
 
@@ -63,7 +67,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    shared = argparse.ArgumentParser(add_help=False)
+    computing = argparse.ArgumentParser(add_help=False)
+    computing.add_argument(
+        "--batch",
+        type=_positive_int,
+        default=16,
+        help="images in one pass (default: 16)",
+    )
+    computing.add_argument(
+        "--device", default="cpu", type=_device, help="torch device (default: cpu)"
+    )
+
+    shared = argparse.ArgumentParser(add_help=False, parents=[computing])
     shared.add_argument(
         "--layer",
         metavar="NAME",
@@ -72,22 +87,26 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--cell", type=_positive_int, help="side of a pixel group (default: size / 14)"
     )
-    shared.add_argument(
-        "--batch",
-        type=_positive_int,
-        default=16,
-        help="images in one pass (default: 16)",
-    )
-    shared.add_argument(
-        "--device", default="cpu", type=_device, help="torch device (default: cpu)"
-    )
 
     levels = argparse.ArgumentParser(add_help=False)
     levels.add_argument(
         "--level",
-        choices=("pixel", "image"),
+        choices=("pixel", "image", "network"),
         default="pixel",
-        help="pixel groups, or image regions by class activation maps (default: pixel)",
+        help="pixel groups, image regions by class activation maps, or hidden units "
+        "(default: pixel)",
+    )
+    levels.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help="layers whose units are looked at (default: the last spatial one)",
+    )
+    levels.add_argument(
+        "--concepts",
+        metavar="SET",
+        help="at the level of units: a folder in Broden's format, or demo; relates the "
+        "units to what they detect (default: demo for the demo, else none)",
     )
 
     demo = commands.add_parser(
@@ -102,13 +121,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--pairs", type=_positive_int, default=12, help="how many (default: 12)"
     )
 
-    own = argparse.ArgumentParser(add_help=False)
-    own.add_argument(
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument(
         "--model", required=True, help="a torchvision name, or package.module:callable"
     )
-    own.add_argument(
+    models.add_argument(
         "--weights", help="a .safetensors or .pt state dict, or DEFAULT (torchvision's)"
     )
+    models.add_argument(
+        "--mean", type=_numbers, metavar="R,G,B", help="of the channels, for [0, 1]"
+    )
+    models.add_argument("--std", type=_numbers, metavar="R,G,B")
+    models.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
         "--pairs",
         required=True,
@@ -123,21 +149,33 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="name,true_label,attack_label of the images (default: predictions)",
     )
-    own.add_argument(
-        "--mean", type=_numbers, metavar="R,G,B", help="of the channels, for [0, 1]"
-    )
-    own.add_argument("--std", type=_numbers, metavar="R,G,B")
-    own.add_argument("--out", type=Path, required=True, metavar="DIR")
-
     commands.add_parser(
         "explain",
-        parents=[own, shared, levels],
+        parents=[models, own, shared, levels],
         help="explain your own pairs on your own model",
     )
     commands.add_parser(
         "refine",
-        parents=[own, shared],
+        parents=[models, own, shared],
         help="see on how few pixel groups your attacks survive",
+    )
+    dissect = commands.add_parser(
+        "dissect",
+        parents=[models, computing],
+        help="find what the units of your model detect; runs under torchrun, too",
+    )
+    dissect.add_argument("--layers", required=True, nargs="+", metavar="NAME")
+    dissect.add_argument(
+        "--concepts",
+        required=True,
+        metavar="SET",
+        help="a folder in Broden's format, or demo",
+    )
+    dissect.add_argument(
+        "--quantile", type=float, default=0.005, help="of activations (default: 0.005)"
+    )
+    dissect.add_argument(
+        "--min-iou", type=float, default=0.04, help="of a detector (default: 0.04)"
     )
     return parser
 
@@ -149,25 +187,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show is no reason to fail after the work.
         sys.stdout.reconfigure(errors="replace")
     try:
-        return _demo(args) if args.command == "demo" else _own(args)
+        commands = {"demo": _demo, "dissect": _dissect}
+        return commands.get(args.command, _own)(args)
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"captum-pse: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("captum-pse: interrupted, nothing was written", file=sys.stderr)
+        print("captum-pse: interrupted, no results were written", file=sys.stderr)
         return 130
 
 
 def _demo(args: argparse.Namespace) -> int:
     from captum_pse import demo
 
+    _check_level(args)
     print(f"attacking the demo model on {args.pairs} scenes")
     pairs = demo.make_pairs(args.pairs)
+    if args.level == "network":
+        args.concepts = args.concepts or "demo"
     return _report(args, demo.load_model(), pairs, demo.CLASSES, {"model": "demo"})
 
 
 def _own(args: argparse.Namespace) -> int:
-    from captum_pse.model_files import load_model
     from captum_pse.pair_files import (
         label_by_predictions,
         read_image_folders,
@@ -181,12 +222,12 @@ def _own(args: argparse.Namespace) -> int:
         )
     if len(args.pairs) == 1 and args.labels is not None:
         raise ValueError("labels: got a CSV file, but a pair file holds its own labels")
-    if str(Path.cwd()) not in sys.path:
-        # Like `python -m`: a model may be a module in the working folder.
-        sys.path.insert(0, str(Path.cwd()))
-    loaded = load_model(args.model, args.weights, args.mean, args.std)
+    _check_level(args)
+    loaded = _load_model(args)
     if args.layer is not None:
         args.layer = loaded.layer_name(args.layer)
+    if getattr(args, "layers", None) is not None:
+        args.layers = [loaded.layer_name(name) for name in args.layers]
     unmoved: list[str] = []
     if len(args.pairs) == 1:
         pairs = read_pair_file(args.pairs[0])
@@ -217,6 +258,70 @@ def _own(args: argparse.Namespace) -> int:
             f"the prediction: {', '.join(printable(name) for name in unmoved)}"
         )
     return code
+
+
+def _check_level(args: argparse.Namespace) -> None:
+    """Raises ValueError for options of hidden units at another level."""
+    for name in ("layers", "concepts"):
+        if getattr(args, name, None) is not None and args.level != "network":
+            raise ValueError(
+                f"{name}: got it at level {args.level}, want level network"
+            )
+
+
+def _load_model(args: argparse.Namespace) -> LoadedModel:
+    from captum_pse.model_files import load_model
+
+    if str(Path.cwd()) not in sys.path:
+        # Like `python -m`: a model may be a module in the working folder.
+        sys.path.insert(0, str(Path.cwd()))
+    return load_model(args.model, args.weights, args.mean, args.std)
+
+
+def _dissect(args: argparse.Namespace) -> int:
+    from captum_pse._distributed import launched_group, rank_and_size
+    from captum_pse.dissection.report import dissect_layers, named_concepts
+
+    loaded = _load_model(args)
+    settings = {
+        name: getattr(args, name)
+        for name in ("model", "weights", "mean", "std", "concepts", "batch", "device")
+    }
+    with launched_group(args.device) as device:
+        result = dissect_layers(
+            loaded.forward_func,
+            named_concepts(args.concepts),
+            [loaded.layer_name(name) for name in args.layers],
+            args.out,
+            quantile=args.quantile,
+            min_iou=args.min_iou,
+            batch=args.batch,
+            device=device,
+            settings=settings,
+            show_progress=True,
+        )
+        if rank_and_size()[0] == 0:
+            _print_dissection(result, args.out)
+    return 0
+
+
+def _print_dissection(result: Dissection, out: Path) -> None:
+    for record in result.summary():
+        print(
+            f"{record['layer']}: {record['detectors']} of {record['units']} units "
+            f"detect {record['unique_concepts']} concepts"
+        )
+    far = [
+        printable(row["concept"])
+        for row in result.concept_table()
+        if row["out_of_reach"]
+    ]
+    if far:
+        print(
+            f"NOTE: {len(far)} concept(s) are too large or too rare for a detector at "
+            f"quantile {result.quantile:g}: {', '.join(far)}"
+        )
+    print(f"wrote units.csv, concepts.csv, dissection.json and figures to {out}")
 
 
 def _options(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,6 +364,8 @@ def _report(
 ) -> int:
     from captum_pse.explain import explain, format_table
 
+    if args.level == "network":
+        return _explain_units(args, model, pairs, class_names, settings)
     records = explain(
         model,
         pairs,
@@ -274,4 +381,42 @@ def _report(
             print(f"NOTE: the model does not say the {side} label on {wrong} pair(s)")
     tables = "groups.csv and summary.json" if args.level == "pixel" else "summary.json"
     print(f"wrote {len(records)} figures, {tables} to {args.out}")
+    return 0
+
+
+def _explain_units(
+    args: argparse.Namespace,
+    model: nn.Module,
+    pairs: AdversarialPair,
+    class_names: Sequence[str] | None,
+    settings: Mapping[str, Any],
+) -> int:
+    from captum_pse.dissection.report import named_concepts
+    from captum_pse.network_report import explain_units
+
+    summary = explain_units(
+        model,
+        pairs,
+        args.out,
+        layers=args.layers or ([args.layer] if args.layer else None),
+        concepts=None if args.concepts is None else named_concepts(args.concepts),
+        batch=args.batch,
+        device=args.device,
+        class_names=class_names,
+        settings={**settings, "concepts": args.concepts},
+        show_progress=True,
+    )
+    for layer in summary["layers"]:
+        print(
+            f"{layer['layer']}: {layer['units']} units move by "
+            f"{layer['mean_sensitivity']:.4g} on average, under noise of the same size "
+            f"by {layer['mean_control']:.4g}"
+        )
+    for row in summary.get("relation", ()):
+        print(
+            f"{row['layer']}: sensitivity and largest IoU, Spearman's rho "
+            f"{row['rho']:.2f} (p {row['p']:.2g}), with the activation scale fixed "
+            f"{row['partial_rho']:.2f} (p {row['partial_p']:.2g})"
+        )
+    print(f"wrote units.csv, summary.json and figures to {args.out}")
     return 0

@@ -16,13 +16,18 @@ from torch import Tensor
 
 from captum_pse import (
     AdversarialCAM,
+    Dissection,
+    DissectionSensitivity,
+    NetworkDissection,
     PromotionSuppression,
     __version__,
     demo,
     grid_mask,
     refine,
+    relate,
 )
 from captum_pse.cli import main
+from captum_pse.dissection import ConceptSample, SceneConcepts
 from captum_pse.explain import format_table
 
 MODEL = "captum_pse.demo:load_model"
@@ -150,6 +155,154 @@ def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys):
     assert "layer: the model has no 'features.conv9'" in capsys.readouterr().err
 
 
+def test_network_level(tmp_path, capsys):
+    out, layers = tmp_path / "out", ["features.conv4", "features.conv5"]
+    command = ["demo", "--pairs", "4", "--level", "network", "--layers", *layers]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "features.conv4: sensitivity and largest IoU" in capsys.readouterr().out
+    assert [f for f in files(out) if "figures" not in f] == [
+        "enrichment.csv",
+        "masking.csv",
+        "masking.png",
+        "relation.csv",
+        "relation.png",
+        "summary.json",
+        "units.csv",
+    ]
+    assert len([f for f in files(out) if "figures" in f]) == 8
+    summary = json.loads((out / "summary.json").read_text())
+    pairs, model = demo.make_pairs(4), demo.load_model()
+    moved = DissectionSensitivity(model, layers).over(pairs)
+    dissection = NetworkDissection(model, layers).dissect(SceneConcepts())
+    relation = relate(moved, dissection)
+    for row, expected in zip(summary["relation"], relation.correlations, strict=True):
+        assert row == pytest.approx(expected)
+    assert summary["manifest"]["concepts"] == "demo"
+    with (out / "units.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 96 + 96
+    assert float(rows[100]["sensitivity"]) == pytest.approx(float(moved[1].mean[4]))
+    assert float(rows[100]["iou"]) == pytest.approx(
+        float(dissection.best(layers[1])[0][4])
+    )
+    record = summary["pairs"][3]
+    assert (record["pair"], record["layer"]) == ("boat-1-to-butterfly", layers[1])
+    assert {row["masked"] for row in summary["masking"]} == {
+        "sensitive",
+        "interpretable",
+        "least sensitive",
+        "random",
+    }
+
+
+def test_network_level_without_concepts(tmp_path, npz):
+    command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--level", "network"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert [f for f in files(tmp_path / "out") if "figures" not in f] == [
+        "summary.json",
+        "units.csv",
+    ]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["manifest"]["layers"] == ["features"]
+
+
+DISSECT = ["dissect", "--model", MODEL, "--concepts", "demo", "--layers"]
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    """Makes the demo's concept set small; returns how often a scene is read."""
+    reads: list[int] = []
+    draw = SceneConcepts.__getitem__
+
+    def read(self: SceneConcepts, index: int) -> ConceptSample:
+        reads.append(index)
+        return draw(self, index)
+
+    monkeypatch.setattr(SceneConcepts, "__len__", lambda self: 24)
+    monkeypatch.setattr(SceneConcepts, "__getitem__", read)
+    return reads
+
+
+def test_dissect(tmp_path, capsys, few_scenes):
+    out = tmp_path / "out"
+    command = [*DISSECT, "features.conv2", "features.conv5", "--quantile", "0.01"]
+    assert main([*command, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert files(out) == [
+        "concepts.csv",
+        "detectors.png",
+        "dissection.json",
+        "dissection.safetensors",
+        "units-features.conv2.png",
+        "units-features.conv5.png",
+        "units.csv",
+    ]
+    expected = NetworkDissection(
+        demo.load_model(), ["features.conv2", "features.conv5"], quantile=0.01
+    ).dissect(SceneConcepts())
+    with (out / "units.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("layer", "unit", "concept", "category"),
+        *("iou", "threshold", "coverage", "detector"),
+    ]
+    for row, wanted in zip(rows, expected.table(), strict=True):
+        assert row == {key: str(value) for key, value in wanted.items()}
+    assert Dissection.load(out / "dissection.safetensors").table() == expected.table()
+    manifest = json.loads((out / "dissection.json").read_text())["manifest"]
+    assert (manifest["quantile"], manifest["concepts"]) == (0.01, "demo")
+    found = expected.summary()[1]
+    assert f"features.conv5: {found['detectors']} of 96 units detect" in printed
+    assert "too large or too rare" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["features.conv9"], "layer: the model has no 'features.conv9'"),
+        (["head"], "layers: head has an output of shape (1, 12), want (N, K, H, W)"),
+        (["features", "--quantile", "0"], "quantile: got 0.0, want more than 0"),
+        (["features", "--concepts", "nowhere"], "there is no file nowhere/category"),
+    ],
+)
+def test_wrong_input_to_dissect(tmp_path, capsys, options, message):
+    out = tmp_path / "out"
+    assert main([*DISSECT, *options, "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_stopped_dissection_goes_on(tmp_path, capsys, few_scenes, monkeypatch):
+    monkeypatch.setattr("captum_pse.dissection.checkpoint.Checkpoint.every", 0.0)
+    command = [*DISSECT, "features.conv5", "--batch", "4", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    unbroken = len(few_scenes)
+    counted = SceneConcepts.__getitem__
+
+    def stop(self: SceneConcepts, index: int) -> ConceptSample:
+        if len(few_scenes) >= 35:
+            raise KeyboardInterrupt
+        return counted(self, index)
+
+    few_scenes.clear()
+    monkeypatch.setattr(SceneConcepts, "__getitem__", stop)
+    out = tmp_path / "stopped"
+    assert main([*command, str(out)]) == 130
+    assert "no results were written" in capsys.readouterr().err
+    # Partial results are there, hidden, and none that looks whole.
+    assert all(name.startswith(".dissection-partial/") for name in files(out))
+    assert len(files(out)) == 2
+
+    few_scenes.clear()
+    monkeypatch.setattr(SceneConcepts, "__getitem__", counted)
+    assert main([*command, str(out)]) == 0
+    assert len(few_scenes) < unbroken - 30
+    assert files(out) == files(tmp_path / "whole")
+    for name in ("units.csv", "concepts.csv", "dissection.json"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
 def test_refine(tmp_path, demo_pairs, capsys):
     """The curves are those of refine, and the whole attack always succeeds."""
     path, out = tmp_path / "pairs.npz", tmp_path / "out"
@@ -196,6 +349,16 @@ WRONG = {
         {},
         ["--mean", "0.5,0.5", "--std", "1,1"],
         "raised RuntimeError",
+    ),
+    "units at the level of pixels": (
+        {},
+        ["--layers", "features"],
+        "layers: got it at level pixel, want level network",
+    ),
+    "no concepts": (
+        {},
+        ["--level", "network", "--concepts", "nowhere"],
+        "dataset: there is no file nowhere/category.csv",
     ),
 }
 
@@ -305,7 +468,7 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
     command += ["--out", str(out)]
     assert main(command) == 130
     assert not out.exists()
-    assert "nothing was written" in capsys.readouterr().err
+    assert "no results were written" in capsys.readouterr().err
     calls[:] = [1, 1]
     assert main(command) == 0
     before = {name: (out / name).read_bytes() for name in files(out)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -191,7 +191,12 @@ class Dissection:
         with atomic_path(path) as partial:
             write_csv(partial, self.table())
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
+    def to_json(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Writes the summary, the units and the concepts with the versions and
         settings, whole or not at all."""
         content = {
@@ -200,6 +205,7 @@ class Dissection:
                 "quantile": self.quantile,
                 "min_iou": self.min_iou,
                 "images": self.n_images,
+                **(settings or {}),
             },
             "layers": self.summary(),
             "concepts": self.concept_table(),

@@ -1,0 +1,201 @@
+"""Explains a set of pairs by the hidden units that they work through."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from captum_pse._files import atomic_results, versions, write_csv
+from captum_pse._layers import last_spatial_layer
+from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
+from captum_pse.dissection_sensitivity import DissectionSensitivity
+from captum_pse.explain import check_pairs
+from captum_pse.pair import AdversarialPair
+from captum_pse.pair_labels import PredictionWarning
+from captum_pse.relation import relate
+from captum_pse.unit_masking import MaskingCurves, evaluate_masking
+from captum_pse.unit_sensitivity import UnitSensitivity
+from captum_pse.visualization import plot_masking, plot_relation
+
+#: Which parts of a layer's units are masked.
+PARTS = (0, 0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+def explain_units(
+    model: nn.Module,
+    pairs: AdversarialPair,
+    out: str | Path,
+    *,
+    layers: Sequence[str] | None = None,
+    concepts: ConceptDataset | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+    class_names: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Says which units of some layers the pairs move, and, given concepts, whether
+    those units are interpretable and what masking them does.
+
+    Puts into ``out``, all at once when all is done: ``figures/*.png``, one for each
+    pair and layer; ``units.csv``, one row a unit; ``summary.json``. With concepts, also
+    ``relation.csv`` and ``relation.png``, and ``masking.csv`` and ``masking.png``.
+
+    Args:
+        layers (sequence of str, optional): Names of the layers; None takes the last one
+            with a spatial output. Default: None
+        concepts (ConceptDataset, optional): In the form that the model takes.
+            Default: None
+        model, pairs, out, batch, device, class_names, settings, show_progress: As
+            :func:`captum_pse.explain.explain`.
+
+    Returns:
+        *dict*: What ``summary.json`` holds: ``manifest``, ``pairs``, ``layers`` and,
+        with concepts, ``relation``, ``enrichment`` and ``masking``.
+
+    Raises:
+        TypeError, ValueError: As :func:`captum_pse.explain.explain`, or as the
+            dissection.
+    """
+    model = model.to(device)
+    first = check_pairs(model, pairs, device)
+    names = list(layers) if layers else [last_spatial_layer(model, first)]
+    method = DissectionSensitivity(model, names)
+    dissection = None
+    if concepts is not None:
+        dissection = NetworkDissection(model, names).dissect(
+            concepts, batch_size=batch, device=device, show_progress=show_progress
+        )
+    moved: list[UnitSensitivity] = method.over(
+        pairs, batch_size=batch, device=device, show_progress=show_progress
+    )
+    summary: dict[str, Any] = {
+        "manifest": {
+            **versions(),
+            **{"level": "network", "layers": names, "batch": batch, "device": device},
+            **(settings or {}),
+        },
+        "layers": [_of_layer(layer) for layer in moved],
+    }
+    with atomic_results(out) as folder:
+        (folder / "figures").mkdir()
+        summary["pairs"] = _draw_pairs(
+            method, pairs, folder, device, class_names, show_progress
+        )
+        write_csv(folder / "units.csv", _units(moved, dissection))
+        if dissection is not None:
+            relation = relate(moved, dissection)
+            curves = _mask(model, pairs.to(device), moved, dissection, batch,
+                           show_progress)  # fmt: skip
+            summary |= {
+                "dissection": dissection.summary(),
+                "relation": relation.correlations,
+                "enrichment": relation.enrichments,
+                "masking": [row for curve in curves for row in curve.rows],
+            }
+            write_csv(folder / "relation.csv", relation.correlations)
+            write_csv(folder / "enrichment.csv", relation.enrichments)
+            write_csv(folder / "masking.csv", summary["masking"])
+            title = f"{len(pairs)} pairs"
+            plot_relation(relation, title=title).savefig(
+                folder / "relation.png", dpi=110
+            )
+            plot_masking(curves, title=title).savefig(folder / "masking.png", dpi=110)
+        text = json.dumps(_plain(summary), indent=1, allow_nan=False)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+def _draw_pairs(
+    method: DissectionSensitivity,
+    pairs: AdversarialPair,
+    folder: Path,
+    device: str,
+    class_names: Sequence[str] | None,
+    show_progress: bool,
+) -> list[dict[str, Any]]:
+    """One record for each pair and layer, with its figure."""
+    records = []
+    for i, name in enumerate(
+        tqdm(pairs.names, "explaining", unit="pair", disable=not show_progress)
+    ):
+        with warnings.catch_warnings():
+            # Said by each record's natural_agrees and attack_holds instead.
+            warnings.simplefilter("ignore", PredictionWarning)
+            results = method.decompose(*pairs.select(i).to(device))
+        for result in results:
+            safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:80]
+            layer = re.sub(r"[^A-Za-z0-9.-]+", "_", result.layer)
+            figure = f"figures/{i:03d}-{safe}-{layer}.png"
+            drawn = result.plot(class_names=class_names, title=name)
+            drawn.savefig(folder / figure, dpi=110)
+            record = {"pair": name, **result.summary()[0], "example": i}
+            records.append({**record, "layer": result.layer, "figure": figure})
+    return records
+
+
+def _of_layer(layer: UnitSensitivity) -> dict[str, Any]:
+    moved = layer.against_control
+    order = moved.argsort(descending=True, stable=True)[:10]
+    return {
+        "layer": layer.layer,
+        "units": len(layer),
+        "pairs": layer.n,
+        "mean_sensitivity": float(layer.mean.mean()),
+        "mean_control": float(layer.control.mean()),
+        "units_moved_most_against_control": order.tolist(),
+    }
+
+
+def _units(
+    moved: Sequence[UnitSensitivity], dissection: Dissection | None
+) -> list[dict[str, Any]]:
+    rows = [row for layer in moved for row in layer.table()]
+    if dissection is None:
+        return rows
+    found = {(row["layer"], row["unit"]): row for row in dissection.table()}
+    return [row | found[row["layer"], row["unit"]] for row in rows]
+
+
+def _mask(
+    model: nn.Module,
+    pairs: AdversarialPair,
+    moved: Sequence[UnitSensitivity],
+    dissection: Dissection,
+    batch: int,
+    show_progress: bool,
+) -> list[MaskingCurves]:
+    return [
+        evaluate_masking(
+            model,
+            pairs,
+            layer.layer,
+            {
+                "sensitive": layer.mean,
+                "interpretable": dissection.best(layer.layer)[0],
+                "least sensitive": -layer.mean,
+            },
+            sorted({round(part * len(layer)) for part in PARTS}),
+            batch_size=batch,
+            show_progress=show_progress,
+        )
+        for layer in moved
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: null for NaN and the infinite."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value
