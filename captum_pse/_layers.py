@@ -74,6 +74,27 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
     return type(layer).__name__
 
 
+def layer_names(forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> list[str]:
+    """A name for each layer; kinds that stand for several are numbered."""
+    names: list[str] = []
+    for layer in layers:
+        name = layer_name(forward_func, layer)
+        again = sum(other.split("#")[0] == name for other in names)
+        names.append(f"{name}#{again + 1}" if again else name)
+    return names
+
+
+def check_channel_dim(channel_dim: int, name: str, output: Tensor) -> None:
+    """Raises ValueError unless that dimension can count the units of a layer's output,
+    and is not the first one, the batch."""
+    n = output.dim()
+    if not -n < channel_dim < n or channel_dim == 0:
+        raise ValueError(
+            f"channel_dim: got {channel_dim}, but {name} has an output of shape "
+            f"{tuple(output.shape)}"
+        )
+
+
 def scores_and_activations(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
@@ -185,8 +206,11 @@ class ActivationReader:
             def keep(module: nn.Module, args: Any, output: Tensor) -> None:
                 if threading.get_ident() != thread:
                     return
-                outputs[i] = output.clone() if i in self._overwritten else output
-                versions[i] = outputs[i]._version
+                # Tensors of inference mode do not tell whether they were written into.
+                silent = output.is_inference()
+                copied = silent or i in self._overwritten
+                outputs[i] = output.clone() if copied else output
+                versions[i] = 0 if silent else outputs[i]._version
                 if len(outputs) == len(self._layers):
                     raise _EnoughError
 
@@ -196,13 +220,25 @@ class ActivationReader:
         try:
             for i, layer in enumerate(self._layers):
                 handles.append(layer.register_forward_hook(hook(i)))
-            self._forward_func(*inputs)
+            first_scores(self._forward_func, inputs)
         except _EnoughError:
             pass
         finally:
             for handle in handles:
                 handle.remove()
-        changed = {i for i, x in outputs.items() if x._version != versions[i]}
+        idle = [
+            type(x).__name__ for i, x in enumerate(self._layers) if i not in outputs
+        ]
+        if idle:
+            raise ValueError(
+                f"layer: this {idle[0]} did not run in a pass, want a layer that runs "
+                "once"
+            )
+        changed = {
+            i
+            for i, x in outputs.items()
+            if not x.is_inference() and x._version != versions[i]
+        }
         if changed:
             self._overwritten |= changed
             return self(inputs)

@@ -46,6 +46,7 @@ def pass_pair(
     additional_forward_args: Any,
     *,
     differentiable: bool,
+    may_agree: bool = False,
 ) -> PairPass:
     """One pass over ``x0`` and ``x'``; arguments as everywhere in the package.
 
@@ -65,7 +66,9 @@ def pass_pair(
         _expand_additional_forward_args(args, 2) if args else args,
         differentiable=differentiable,
     )
-    labels = PairLabels.resolve(target, true_target, scores[n:], scores[:n], x0s)
+    labels = PairLabels.resolve(
+        target, true_target, scores[n:], scores[:n], x0s, may_agree=may_agree
+    )
     return PairPass(
         tuple(x.detach() for x in xs),
         tuple(x0.detach() for x0 in naturals),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -14,59 +15,67 @@ from captum_pse._files import atomic_path, versions
 from captum_pse.groups import Groups
 from captum_pse.pair_labels import PairLabels
 
-Result = TypeVar("Result")
+Saved = TypeVar("Saved", bound="SavedResult")
 
 
-def save_result(
-    path: str | os.PathLike[str],
-    kind: str,
-    tensors: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
-) -> None:
-    """Writes tensors and settings to a safetensors file, whole or not at all.
+class SavedResult(ABC):
+    """A result that writes itself to one file and reads itself back."""
 
-    Args:
-        path (str or path): The file; its folder is made where it is missing.
-        kind (str): What the file holds, with its version, checked when it is read.
-        tensors (mapping): By name.
-        settings (mapping): What JSON can hold; the versions are added.
-    """
-    from safetensors.torch import save_file
+    #: What the file holds, with its version; checked when it is read.
+    _FORMAT: ClassVar[str]
 
-    manifest = {"format": kind, **versions(), **settings}
-    # Tensors that share memory cannot be written: clone() gives each its own.
-    whole = {name: x.detach().clone().contiguous() for name, x in tensors.items()}
-    with atomic_path(path) as partial:
-        save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+    @abstractmethod
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors by name, and the settings, which JSON can hold."""
 
+    @classmethod
+    @abstractmethod
+    def _of_contents(
+        cls: type[Saved], tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> Saved:
+        """The inverse of :meth:`_contents`."""
 
-def load_result(
-    path: str | os.PathLike[str],
-    kind: str,
-    build: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Result],
-) -> Result:
-    """What ``build`` makes of the tensors and settings that :func:`save_result` wrote.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one safetensors file, whole or not at all.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that kind, lacks something, or is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
+        The file's metadata hold the versions and settings as JSON. The folder is made
+        where it is missing.
+        """
+        from safetensors.torch import save_file
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"path: {path} is no file of save() ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != kind:
-        raise ValueError(f"path: {path} is no file of save() in format {kind!r}")
-    try:
-        return build(tensors, manifest)
-    except KeyError as error:
-        raise ValueError(f"path: {path} lacks {error}") from error
+        tensors, settings = self._contents()
+        manifest = {"format": self._FORMAT, **versions(), **settings}
+        # Tensors that share memory cannot be written: clone() gives each its own.
+        whole = {name: x.detach().clone().contiguous() for name, x in tensors.items()}
+        with atomic_path(path) as partial:
+            save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+
+    @classmethod
+    def load(cls: type[Saved], path: str | os.PathLike[str]) -> Saved:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not a file of :meth:`save`, of a later format, or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"path: there is no file {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"path: {path} is no file of save() ({error})") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != cls._FORMAT:
+            raise ValueError(
+                f"path: {path} is no file of save() in format {cls._FORMAT!r}"
+            )
+        try:
+            return cls._of_contents(tensors, manifest)
+        except KeyError as error:
+            raise ValueError(f"path: {path} lacks {error}") from error
 
 
 def pair_tensors(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_pse import _class_maps
 from captum_pse._forward import ForwardFunc
-from captum_pse._layers import Layer, find_layers, layer_name
+from captum_pse._layers import Layer, find_layers, layer_names
 from captum_pse._pair_pass import pass_pair
 from captum_pse.labels import Label
 from captum_pse.pair_labels import PairLabels
@@ -103,7 +103,7 @@ class AdversarialCAM(LayerAttribution):
         super().__init__(
             forward_func, self._layers if self._several else self._layers[0]
         )
-        self._names = [layer_name(forward_func, found) for found in self._layers]
+        self._names = layer_names(forward_func, self._layers)
         self.method = method
         self.relu = relu
         self.interpolate_maps = interpolate

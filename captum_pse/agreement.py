@@ -31,7 +31,8 @@ class Agreement:
         rank_correlation (Tensor): ``(N, M, M)``, Spearman's rho in [-1, 1]; NaN where a
             method gives all groups the same value.
         overlap (Tensor): ``(N, M, M)``, the share of one method's strongest groups that
-            are among the other's, in [0, 1].
+            are among the other's, in [0, 1]. Both are NaN for an example with fewer
+            than two groups.
     """
 
     names: tuple[str, ...]
@@ -49,7 +50,7 @@ class Agreement:
         """One record for each two methods: means over the examples, without NaN."""
         columns = {
             "rank_correlation": self.rank_correlation.nanmean(0).tolist(),
-            f"top_{self.top}_overlap": self.overlap.mean(0).tolist(),
+            f"top_{self.top}_overlap": self.overlap.nanmean(0).tolist(),
         }
         return [
             {
@@ -121,6 +122,11 @@ def agreement(
     correlations, overlaps = [], []
     for values, there in zip(means.double().cpu(), present.cpu(), strict=True):
         values = values[:, there]
+        if values.shape[1] < 2:
+            unknown = torch.full((len(values),) * 2, torch.nan)
+            correlations.append(unknown)
+            overlaps.append(unknown)
+            continue
         with np.errstate(invalid="ignore"):
             # Spearman's rho is Pearson's of the ranks.
             rho = np.corrcoef(rankdata(values.numpy(), axis=1))

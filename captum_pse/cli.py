@@ -222,7 +222,8 @@ def _own(args: argparse.Namespace) -> int:
         )
     if len(args.pairs) == 1 and args.labels is not None:
         raise ValueError("labels: got a CSV file, but a pair file holds its own labels")
-    _check_level(args)
+    if args.command == "explain":
+        _check_level(args)
     loaded = _load_model(args)
     if args.layer is not None:
         args.layer = loaded.layer_name(args.layer)
@@ -261,11 +262,13 @@ def _own(args: argparse.Namespace) -> int:
 
 
 def _check_level(args: argparse.Namespace) -> None:
-    """Raises ValueError for options of hidden units at another level."""
-    for name in ("layers", "concepts"):
-        if getattr(args, name, None) is not None and args.level != "network":
+    """Raises ValueError for options of another level."""
+    levels = {"cell": "pixel", "layer": "image"}
+    levels |= {"layers": "network", "concepts": "network"}
+    for name, level in levels.items():
+        if getattr(args, name) is not None and args.level != level:
             raise ValueError(
-                f"{name}: got it at level {args.level}, want level network"
+                f"{name}: got it at level {args.level}, want level {level}"
             )
 
 
@@ -398,7 +401,7 @@ def _explain_units(
         model,
         pairs,
         args.out,
-        layers=args.layers or ([args.layer] if args.layer else None),
+        layers=args.layers,
         concepts=None if args.concepts is None else named_concepts(args.concepts),
         batch=args.batch,
         device=args.device,

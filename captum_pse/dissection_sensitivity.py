@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from captum.attr import LayerAttribution
 from captum.log import log_usage
@@ -15,8 +16,9 @@ from captum_pse._distributed import rank_and_size
 from captum_pse._forward import ForwardFunc
 from captum_pse._layers import (
     Layer,
+    check_channel_dim,
     find_layers,
-    layer_name,
+    layer_names,
     scores_and_activations,
 )
 from captum_pse._pair_pass import pass_pair
@@ -75,7 +77,7 @@ class DissectionSensitivity(LayerAttribution):
         super().__init__(
             forward_func, self._layers if self._several else self._layers[0]
         )
-        self._names = [layer_name(forward_func, found) for found in self._layers]
+        self._names = layer_names(forward_func, self._layers)
         if channel_dim == 0:
             raise ValueError("channel_dim: got 0, the batch, want another dimension")
         self.channel_dim = channel_dim
@@ -103,7 +105,8 @@ class DissectionSensitivity(LayerAttribution):
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
             target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
                 and ``t0``, as for :class:`captum_pse.PromotionSuppression`. The change
-                does not depend on them; the result records them. Default: None
+                does not depend on them, but the result records them; predictions may
+                agree. Default: None
             component (str, optional): ``"change"``, ``"promotion"`` or
                 ``"suppression"``. Default: ``"change"``
             additional_forward_args (Any, optional): Passed to ``forward_func`` after
@@ -228,7 +231,8 @@ class DissectionSensitivity(LayerAttribution):
             batch = pairs.select(range(start, min(start + batch_size, len(pairs))))
             adversarial, natural = self._sides(batch, device)
             # A batch's noise is the same however many processes there are.
-            generator = torch.Generator().manual_seed(seed + start)
+            mixed = np.random.SeedSequence([seed, start]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(mixed[0]))
             noisy = tuple(
                 x0 + (x - x0).abs() * _signs(x, generator)
                 for x, x0 in zip(adversarial, natural, strict=True)
@@ -240,6 +244,7 @@ class DissectionSensitivity(LayerAttribution):
             _, activations = scores_and_activations(
                 self.forward_func, self._layers, three, differentiable=False
             )
+            self._check(activations, len(three[0]))
             for sums, activation in zip(running, activations, strict=True):
                 sums.update(*activation.chunk(3))
         results = [
@@ -265,14 +270,10 @@ class DissectionSensitivity(LayerAttribution):
             true_target,
             additional_forward_args,
             differentiable=False,
+            may_agree=True,
         )
-        for name, activation in zip(self._names, done.activations, strict=True):
-            if not -activation.dim() < self.channel_dim < activation.dim():
-                raise ValueError(
-                    f"channel_dim: got {self.channel_dim}, but {name} has an output of "
-                    f"shape {tuple(activation.shape)}"
-                )
         n = len(done.inputs[0])
+        self._check(done.activations, 2 * n)
         return [
             UnitDecomposition(
                 done.inputs,
@@ -285,6 +286,15 @@ class DissectionSensitivity(LayerAttribution):
             )
             for name, activation in zip(self._names, done.activations, strict=True)
         ]
+
+    def _check(self, activations: Sequence[Tensor], n_examples: int) -> None:
+        for name, activation in zip(self._names, activations, strict=True):
+            check_channel_dim(self.channel_dim, name, activation)
+            if len(activation) != n_examples:
+                raise ValueError(
+                    f"layer: {name} has an output of shape {tuple(activation.shape)}, "
+                    f"want {n_examples} examples in its first dimension"
+                )
 
     def _sides(
         self, pairs: AdversarialPair, device: str | torch.device | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from torch import nn
 from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._forward import first_scores
 from captum_pse._layers import last_spatial_layer
-from captum_pse._text import printable
+from captum_pse._text import file_name, printable
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.groups import grid_mask
 from captum_pse.labels import check_index, label_index
@@ -107,8 +106,7 @@ def explain(
                 # Said by each record's natural_agrees and attack_holds instead.
                 warnings.simplefilter("ignore", PredictionWarning)
                 result = decompose(*pairs.select(i).to(device))
-            safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:80]
-            figure = f"figures/{i:03d}-{safe}.png"
+            figure = f"figures/{i:03d}-{file_name(name)}.png"
             drawn = result.plot(class_names=class_names, title=name)
             drawn.savefig(folder / figure, dpi=110)
             of_pair = {"pair": name, "example": i}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 
 from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._layers import last_spatial_layer
+from captum_pse._text import file_name
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
 from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.explain import check_pairs
@@ -46,7 +46,8 @@ def explain_units(
 
     Puts into ``out``, all at once when all is done: ``figures/*.png``, one for each
     pair and layer; ``units.csv``, one row a unit; ``summary.json``. With concepts, also
-    ``relation.csv`` and ``relation.png``, and ``masking.csv`` and ``masking.png``.
+    ``relation.csv``, ``relation.png`` and ``enrichment.csv`` (see
+    :class:`captum_pse.Relation`), and ``masking.csv`` and ``masking.png``.
 
     Args:
         layers (sequence of str, optional): Names of the layers; None takes the last one
@@ -58,7 +59,7 @@ def explain_units(
 
     Returns:
         *dict*: What ``summary.json`` holds: ``manifest``, ``pairs``, ``layers`` and,
-        with concepts, ``relation``, ``enrichment`` and ``masking``.
+        with concepts, ``dissection``, ``relation``, ``enrichment`` and ``masking``.
 
     Raises:
         TypeError, ValueError: As :func:`captum_pse.explain.explain`, or as the
@@ -101,7 +102,8 @@ def explain_units(
                 "masking": [row for curve in curves for row in curve.rows],
             }
             write_csv(folder / "relation.csv", relation.correlations)
-            write_csv(folder / "enrichment.csv", relation.enrichments)
+            if relation.enrichments:
+                write_csv(folder / "enrichment.csv", relation.enrichments)
             write_csv(folder / "masking.csv", summary["masking"])
             title = f"{len(pairs)} pairs"
             plot_relation(relation, title=title).savefig(
@@ -131,9 +133,7 @@ def _draw_pairs(
             warnings.simplefilter("ignore", PredictionWarning)
             results = method.decompose(*pairs.select(i).to(device))
         for result in results:
-            safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:80]
-            layer = re.sub(r"[^A-Za-z0-9.-]+", "_", result.layer)
-            figure = f"figures/{i:03d}-{safe}-{layer}.png"
+            figure = f"figures/{i:03d}-{file_name(name)}-{file_name(result.layer)}.png"
             drawn = result.plot(class_names=class_names, title=name)
             drawn.savefig(folder / figure, dpi=110)
             record = {"pair": name, **result.summary()[0], "example": i}

@@ -56,6 +56,8 @@ class PairLabels:
         adversarial: Tensor,
         natural: Tensor,
         baselines: tuple[Tensor, ...],
+        *,
+        may_agree: bool = False,
     ) -> PairLabels:
         """The labels as given, or as predicted where None is given.
 
@@ -64,6 +66,8 @@ class PairLabels:
             adversarial, natural (Tensor): Scores ``(N, C, ...)`` on ``x'`` and ``x0``.
             baselines (tuple[Tensor, ...]): ``x0`` itself. Where each example stands k
                 times in a row, ``true_target`` may have one label for k of them.
+            may_agree (bool, optional): Whether ``t`` may be ``t0`` where both are as
+                predicted. Default: False
 
         Raises:
             TypeError, ValueError: A label that does not fit, or the same label twice.
@@ -89,7 +93,9 @@ class PairLabels:
         repeated = partial(_stand_in_a_row, baselines)
         t0 = resolved("true_target", true_target, natural, repeated)
         predicted = target is None or true_target is None
-        check_differ(t, t0, "; give both where predictions agree" if predicted else "")
+        if not (may_agree and target is None and true_target is None):
+            hint = "; give both where predictions agree" if predicted else ""
+            check_differ(t, t0, hint)
         sides = adversarial.detach(), natural.detach()
         scores = [exact(_select(side, t, t0)) for side in sides]
         if not all(values.isfinite().all() for values in scores):

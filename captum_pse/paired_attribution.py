@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from captum._utils.common import _format_additional_forward_args
 from captum.attr import Attribution
@@ -40,7 +41,8 @@ class PairedAttribution(Attribution):
     A method that explains the difference to a baseline (``IntegratedGradients``,
     ``DeepLift``, ``Occlusion``) takes the same one, ``reference``, in all four. That is
     another question than ``method.attribute(x', baselines=x0)``, which explains the
-    step from ``x0`` to ``x'`` itself.
+    step from ``x0`` to ``x'`` itself. A method that draws random numbers draws the same
+    ones in all four (on a GPU, seed it yourself).
 
     Args:
         method (Attribution): Any method that explains the score of a class: by
@@ -217,7 +219,11 @@ class PairedAttribution(Attribution):
             natural = first_scores(self.forward_func, naturals, args)
         labels = PairLabels.resolve(target, true_target, adversarial, natural, x0s)
         maps, is_tuple = {}, False
+        states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
         for name in names:
+            # The same random numbers for all, so that differences are not of those.
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
             side, label = name.split("_")
             maps[name], is_tuple = self._attributions(
                 naturals if side == "natural" else xs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from captum_pse import components
 from captum_pse._results import (
+    SavedResult,
     groups_of_tensors,
     groups_tensors,
-    load_result,
     pair_of_tensors,
     pair_tensors,
-    save_result,
 )
 from captum_pse.groups import Groups
 from captum_pse.pair_labels import PairLabels, records
@@ -28,12 +27,11 @@ Component: TypeAlias = Literal["effect", "promotion", "suppression", "ratio", "t
 COMPONENTS: tuple[str, ...] = get_args(Component)
 TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
 
-_FORMAT = "captum_pse.PixelDecomposition/1"
 _SETTINGS = ("eps", "threshold", "is_tuple")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PixelDecomposition:
+class PixelDecomposition(SavedResult):
     r"""Promotion and suppression of every group of features, for N pairs.
 
     Made by :meth:`captum_pse.PromotionSuppression.decompose`. All scores are in the
@@ -171,36 +169,25 @@ class PixelDecomposition:
         draw = visualization.plot_pair if is_image else visualization.plot_groups
         return draw(self, example, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one safetensors file, whole or not at all.
+    _FORMAT = "captum_pse.PixelDecomposition/1"
 
-        The file's metadata hold the versions and settings as JSON.
-        """
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)
         tensors |= groups_tensors(self.groups)
         tensors["promotion_change"] = self.promotion_change
         tensors["suppression_change"] = self.suppression_change
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        save_result(path, _FORMAT, tensors, settings)
+        return tensors, {name: getattr(self, name) for name in _SETTINGS}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PixelDecomposition:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, or of a later format.
-        """
-        return load_result(
-            path,
-            _FORMAT,
-            lambda tensors, settings: cls(
-                groups=groups_of_tensors(tensors),
-                **pair_of_tensors(tensors),
-                promotion_change=tensors["promotion_change"],
-                suppression_change=tensors["suppression_change"],
-                **{name: settings[name] for name in _SETTINGS},
-            ),
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> PixelDecomposition:
+        return cls(
+            **pair_of_tensors(tensors),
+            groups=groups_of_tensors(tensors),
+            promotion_change=tensors["promotion_change"],
+            suppression_change=tensors["suppression_change"],
+            **{name: settings[name] for name in _SETTINGS},
         )
 
 

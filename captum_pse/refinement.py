@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from captum_pse._forward import ForwardFunc, first_scores, run_forward
 from captum_pse._results import (
+    SavedResult,
     groups_of_tensors,
     groups_tensors,
-    load_result,
     pair_of_tensors,
     pair_tensors,
-    save_result,
 )
 from captum_pse.groups import Groups, fits
 from captum_pse.labels import Label, predicted_class
@@ -30,12 +28,11 @@ if TYPE_CHECKING:
 
 FRACTIONS = tuple(k / 10 for k in range(11))
 
-_FORMAT = "captum_pse.Refinement/1"
 _NORMS = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Refinement:
+class Refinement(SavedResult):
     """N attacks whose perturbation was kept on part of the groups only.
 
     Made by :func:`refine`. F is the number of fractions.
@@ -103,36 +100,29 @@ class Refinement:
 
         return plot_refinements({"": self}, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one safetensors file, whole or not at all."""
+    _FORMAT = "captum_pse.Refinement/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)
         tensors |= groups_tensors(self.groups)
         for name in ("ranks", "reaches", "leaves", "smallest"):
             tensors[name] = getattr(self, name)
         tensors |= {f"norms.{name}": norm for name, norm in self.norms.items()}
-        save_result(path, _FORMAT, tensors, {"fractions": self.fractions})
+        return tensors, {"fractions": self.fractions}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Refinement:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, or of a later format.
-        """
-        return load_result(
-            path,
-            _FORMAT,
-            lambda tensors, settings: cls(
-                **pair_of_tensors(tensors),
-                groups=groups_of_tensors(tensors),
-                ranks=tensors["ranks"],
-                fractions=tuple(settings["fractions"]),
-                reaches=tensors["reaches"],
-                leaves=tensors["leaves"],
-                norms={name: tensors[f"norms.{name}"] for name in _NORMS},
-                smallest=tensors["smallest"],
-            ),
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> Refinement:
+        return cls(
+            **pair_of_tensors(tensors),
+            groups=groups_of_tensors(tensors),
+            ranks=tensors["ranks"],
+            fractions=tuple(settings["fractions"]),
+            reaches=tensors["reaches"],
+            leaves=tensors["leaves"],
+            norms={name: tensors[f"norms.{name}"] for name in _NORMS},
+            smallest=tensors["smallest"],
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -11,10 +11,9 @@ from captum.attr import LayerAttribution
 from torch import Tensor
 
 from captum_pse._results import (
-    load_result,
+    SavedResult,
     pair_of_tensors,
     pair_tensors,
-    save_result,
 )
 from captum_pse.interpretability import (
     PERCENTILE,
@@ -39,12 +38,11 @@ DIFFERENCES: dict[str, tuple[ClassMap, ClassMap]] = {
     "suppression": ("natural_true", "adversarial_true"),
 }
 
-_FORMAT = "captum_pse.RegionDecomposition/1"
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RegionDecomposition:
+class RegionDecomposition(SavedResult):
     r"""The four maps of N pairs, and what follows from them.
 
     Made by ``decompose``: of :class:`captum_pse.AdversarialCAM`, with class activation
@@ -168,31 +166,24 @@ class RegionDecomposition:
 
         return plot_regions(self, example, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one safetensors file, whole or not at all."""
+    _FORMAT = "captum_pse.RegionDecomposition/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)
         tensors |= {name: getattr(self, name) for name in CLASS_MAPS}
-        save_result(path, _FORMAT, tensors, {"source": self.source})
+        return tensors, {"source": self.source}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RegionDecomposition:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, or of a later format.
-        """
-        return load_result(
-            path,
-            _FORMAT,
-            lambda tensors, settings: cls(
-                **pair_of_tensors(tensors),
-                source=settings["source"],
-                natural_true=tensors["natural_true"],
-                adversarial_true=tensors["adversarial_true"],
-                natural_attack=tensors["natural_attack"],
-                adversarial_attack=tensors["adversarial_attack"],
-            ),
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> RegionDecomposition:
+        return cls(
+            **pair_of_tensors(tensors),
+            source=settings["source"],
+            natural_true=tensors["natural_true"],
+            adversarial_true=tensors["adversarial_true"],
+            natural_attack=tensors["natural_attack"],
+            adversarial_attack=tensors["adversarial_attack"],
         )
 
 

@@ -67,7 +67,7 @@ def relate(
     sensitivity: UnitSensitivity | Sequence[UnitSensitivity],
     dissection: Dissection,
     *,
-    tops: Iterable[int] = TOPS,
+    tops: Iterable[int] | None = None,
     permutations: int = 9999,
     seed: int = 0,
 ) -> Relation:
@@ -81,21 +81,21 @@ def relate(
         {\sqrt{(1 - \rho_{xz}^2)(1 - \rho_{yz}^2)}},
 
     the correlation of what is left of x and y once their regression on z is taken off.
-    Its p-value permutes what is left of x; both are two-sided. Layers with fewer units
-    than a ``top`` leave it out.
+    Its p-value permutes what is left of x; both are two-sided. Signed sensitivities
+    (of the norm ``"mean"``) count by their size.
 
     Args:
         sensitivity (UnitSensitivity or sequence): Of some layers of the dissection.
         dissection (Dissection): Of the same model.
         tops (iterable of int, optional): How many of the most sensitive units to look
-            for detectors among; ties are broken by the unit's number.
-            Default: 10, 20, 50
+            for detectors among; ties are broken by the unit's number. None takes those
+            of 10, 20 and 50 that are fewer than a layer's units. Default: None
         permutations (int, optional): For the p-values. Default: 9999
         seed (int, optional): Of the permutations. Default: 0
 
     Raises:
         ValueError: A layer was not dissected, has another number of units there, or
-            every ``top`` is larger than every layer.
+            fewer than a ``top``.
 
     Examples::
 
@@ -112,8 +112,8 @@ def relate(
     from scipy.stats import false_discovery_control, hypergeom
 
     layers = [sensitivity] if isinstance(sensitivity, UnitSensitivity) else sensitivity
-    wanted = sorted(set(tops))
-    if not wanted or wanted[0] < 1:
+    wanted = None if tops is None else sorted(set(tops))
+    if wanted is not None and (not wanted or wanted[0] < 1):
         raise ValueError(f"tops: got {wanted}, want positive numbers of units")
     if permutations < 1:
         raise ValueError(f"permutations: got {permutations}, want 1 or more")
@@ -132,7 +132,13 @@ def relate(
                 f"sensitivity: {layer.layer!r} has {len(layer)} units, but "
                 f"{len(best)} were dissected"
             )
-        moved, iou, scale = layer.mean.numpy(), best.numpy(), layer.scale.numpy()
+        n = len(layer)
+        if wanted is not None and wanted[-1] > n:
+            raise ValueError(
+                f"tops: got {wanted[-1]}, want at most the {n} units of {layer.layer!r}"
+            )
+        moved, iou = layer.mean.abs().numpy(), best.numpy()
+        scale = layer.scale.numpy()
         values[layer.layer] = moved, iou
         rng = np.random.default_rng(seed)
         correlations.append(
@@ -151,10 +157,8 @@ def relate(
             detects = iou > dissection.min_iou
             if name != "any":
                 detects &= of == name
-            for top in wanted:
-                if top > len(layer):
-                    continue
-                n, total = len(layer), int(detects.sum())
+            total = int(detects.sum())
+            for top in wanted or [top for top in TOPS if top < n]:
                 found = int(detects[order[:top]].sum())
                 enrichments.append(
                     {
@@ -166,9 +170,8 @@ def relate(
                         "p": float(hypergeom.sf(found - 1, n, total, top)),
                     }
                 )
-    if not enrichments:
-        raise ValueError(f"tops: got {wanted}, want one that some layer has units for")
-    adjusted = false_discovery_control([row["p"] for row in enrichments])
+    ps = [row["p"] for row in enrichments]
+    adjusted = false_discovery_control(ps) if ps else np.empty(0)
     for row, p in zip(enrichments, adjusted.tolist(), strict=True):
         row["p_adjusted"] = p
     return Relation(correlations, enrichments, values, dissection.min_iou)

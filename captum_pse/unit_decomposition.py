@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from captum_pse._results import (
-    load_result,
+    SavedResult,
     pair_of_tensors,
     pair_tensors,
-    save_result,
 )
 from captum_pse.pair_labels import PairLabels, records
 
@@ -25,11 +24,9 @@ UNIT_COMPONENTS: tuple[str, ...] = get_args(UnitComponent)
 Norm: TypeAlias = Literal["l2", "l1", "linf", "mean"]
 NORMS: tuple[str, ...] = get_args(Norm)
 
-_FORMAT = "captum_pse.UnitDecomposition/1"
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitDecomposition:
+class UnitDecomposition(SavedResult):
     r"""The activations of a layer on both sides of N pairs, and how they differ.
 
     Made by :meth:`captum_pse.DissectionSensitivity.decompose`.
@@ -119,31 +116,23 @@ class UnitDecomposition:
 
         return plot_unit_changes(self, example, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one safetensors file, whole or not at all."""
+    _FORMAT = "captum_pse.UnitDecomposition/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)
         tensors |= {"natural": self.natural, "adversarial": self.adversarial}
-        settings = {"layer": self.layer, "channel_dim": self.channel_dim}
-        save_result(path, _FORMAT, tensors, settings)
+        return tensors, {"layer": self.layer, "channel_dim": self.channel_dim}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> UnitDecomposition:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, or of a later format.
-        """
-        return load_result(
-            path,
-            _FORMAT,
-            lambda tensors, settings: cls(
-                **pair_of_tensors(tensors),
-                layer=settings["layer"],
-                natural=tensors["natural"],
-                adversarial=tensors["adversarial"],
-                channel_dim=settings["channel_dim"],
-            ),
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> UnitDecomposition:
+        return cls(
+            **pair_of_tensors(tensors),
+            layer=settings["layer"],
+            natural=tensors["natural"],
+            adversarial=tensors["adversarial"],
+            channel_dim=settings["channel_dim"],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_pse._forward import run_forward
-from captum_pse._layers import Layer, find_layer, scores_and_activations
+from captum_pse._forward import require_eval_batch_norm, run_forward
+from captum_pse._layers import (
+    Layer,
+    check_channel_dim,
+    find_layer,
+    scores_and_activations,
+)
 from captum_pse.pair import AdversarialPair
 
 if TYPE_CHECKING:
@@ -51,6 +57,7 @@ def unit_range(
         _, (values,) = scores_and_activations(
             model, [found], (batch,), differentiable=False
         )
+        check_channel_dim(channel_dim, f"{layer!r}", values)
         rows = values.movedim(channel_dim, 0).flatten(1)
         total = total.to(rows.device, torch.float64) + rows.double().sum(dim=1)
         count += rows.shape[1]
@@ -63,7 +70,7 @@ def unit_range(
 @contextmanager
 def mask_units(
     model: nn.Module,
-    units: Mapping[Layer, Sequence[int]],
+    units: Mapping[Layer, Sequence[int] | Tensor],
     *,
     mode: MaskMode = "zero",
     ranges: Mapping[Layer, UnitRange] | None = None,
@@ -75,7 +82,8 @@ def mask_units(
 
     Args:
         model (nn.Module): The model.
-        units (mapping): By layer or its name, which units.
+        units (mapping): By layer or its name, which units: their numbers, or a bool
+            tensor ``(K,)`` such as :meth:`captum_pse.Dissection.detectors`.
         mode (str, optional): ``"zero"``; ``"mean"``, the unit's mean on natural inputs;
             or ``"clamp"``, between its least and its largest natural value.
             Default: ``"zero"``
@@ -85,6 +93,9 @@ def mask_units(
 
     Raises:
         TypeError, ValueError: An argument does not fit, or a layer has no such unit.
+
+    Warns:
+        UserWarning: A layer did not run within the block.
 
     Examples::
 
@@ -101,12 +112,16 @@ def mask_units(
     if missing:
         raise ValueError(f"ranges: want one of {missing[0]!r} for mode {mode!r}")
 
+    idle = set(units)
+
     def hook(key: Layer, chosen: Tensor) -> Any:
         def change(module: nn.Module, args: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise TypeError(
                     f"units: {key!r} returned {type(output).__name__}, want one tensor"
                 )
+            check_channel_dim(channel_dim, f"{key!r}", output)
+            idle.discard(key)
             n_units = output.shape[channel_dim]
             if (
                 len(chosen)
@@ -127,13 +142,29 @@ def mask_units(
     handles = []
     try:
         for key, numbers in units.items():
-            chosen = torch.as_tensor(list(numbers), dtype=torch.int64)
-            layer = find_layer(model, key)
+            layer, chosen = find_layer(model, key), _unit_numbers(numbers)
             handles.append(layer.register_forward_hook(hook(key, chosen)))
         yield model
     finally:
         for handle in handles:
             handle.remove()
+    for key in idle:
+        warnings.warn(f"mask_units: {key!r} did not run", stacklevel=3)
+
+
+def _unit_numbers(numbers: Sequence[int] | Tensor) -> Tensor:
+    """int64 ``(n,)``, of numbers or of a bool tensor."""
+    chosen = torch.as_tensor(numbers if isinstance(numbers, Tensor) else list(numbers))
+    if chosen.numel() == 0:
+        return chosen.long().flatten()
+    is_mask = chosen.dtype == torch.bool and isinstance(numbers, Tensor)
+    if chosen.dim() == 1 and is_mask:
+        return chosen.nonzero()[:, 0]
+    if chosen.dim() != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
+        raise TypeError(
+            f"units: got {numbers!r}, want numbers of units or a bool tensor (K,)"
+        )
+    return chosen.long()
 
 
 def _silenced(
@@ -222,23 +253,33 @@ def evaluate_masking(
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Raises:
-        ValueError: Rankings of different lengths, more units to mask than there are, no
-            seeds, or pairs of other than class labels and single inputs.
+        ValueError: Rankings of other than the layer's units, more units to mask than
+            there are, no seeds, or pairs of other than class labels and single inputs.
     """
-    sizes = {len(values) for values in rankings.values()}
-    if len(sizes) != 1 or "random" in rankings:
+    require_eval_batch_norm(model)
+    x, x0, t, t0 = pairs
+    if not isinstance(x, Tensor) or not isinstance(t, Tensor):
+        raise ValueError("pairs: want one input and class labels")
+    _, (first,) = scores_and_activations(
+        model, [find_layer(model, layer)], (x0[:1],), differentiable=False
+    )
+    check_channel_dim(channel_dim, layer, first)
+    n_units = first.shape[channel_dim]
+    if not rankings or "random" in rankings:
         raise ValueError(
-            f"rankings: got values for {sorted(sizes)} units and the names "
-            f"{list(rankings)}, want the same number in each and no 'random'"
+            f"rankings: got {list(rankings)}, want at least one, and none of the name "
+            "'random'"
         )
-    (n_units,) = sizes
+    for name, values in rankings.items():
+        if values.shape != (n_units,) or values.isnan().any():
+            raise ValueError(
+                f"rankings: got {name!r} of shape {tuple(values.shape)}, want a number "
+                f"for each of the {n_units} units of {layer}"
+            )
     if not counts or not all(0 <= count <= n_units for count in counts):
         raise ValueError(f"counts: got {list(counts)}, want some of 0 to {n_units}")
     if len(seeds) < 1:
         raise ValueError("seeds: got none, want at least one")
-    x, x0, t, t0 = pairs
-    if not isinstance(x, Tensor) or not isinstance(t, Tensor):
-        raise ValueError("pairs: want one input and class labels")
     ranges: dict[Layer, UnitRange] | None = None
     if mode != "zero":
         natural = unit_range(

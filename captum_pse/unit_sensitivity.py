@@ -25,8 +25,8 @@ class UnitSensitivity:
         n (int): How many pairs.
         mean, deviation (Tensor): double ``(K,)``: of the sensitivity, the mean and the
             standard deviation over pairs.
-        control (Tensor): double ``(K,)``, the mean under sign noise: each feature moves
-            as far as in the attack, up or down at random.
+        control (Tensor): double ``(K,)``, the mean size of the same under sign noise:
+            each feature moves as far as in the attack, up or down at random.
         scale (Tensor): double ``(K,)``, the mean over pairs of the same norm of the
             natural activation (of its size for ``"mean"``).
     """
@@ -46,9 +46,9 @@ class UnitSensitivity:
 
     @property
     def against_control(self) -> Tensor:
-        """``mean / control`` with 0/0 = 0: above 1, a unit moves more under the attack
-        than under noise of the same size."""
-        return relative_to(self.mean, self.control)
+        """``|mean| / control`` with 0/0 = 0: above 1, a unit moves more under the
+        attack than under noise of the same size."""
+        return relative_to(self.mean.abs(), self.control)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -109,7 +109,7 @@ class RunningSensitivity:
         values = natural.abs() if self._norm == "mean" else natural
         scale = unit_norm(values, self._norm, self._channel_dim).double()
         ones = torch.ones_like(moved)
-        part = torch.stack([moved, moved**2, noise, scale, ones]).sum(dim=1)
+        part = torch.stack([moved, moved**2, noise.abs(), scale, ones]).sum(dim=1)
         self._sums = self._sums.to(part) + part
 
     def result(self, layer: str) -> UnitSensitivity:

@@ -58,6 +58,16 @@ def test_more_groups_wanted_than_there_are():
     assert agreement(values, top=10).overlap.eq(1).all()
 
 
+def test_examples_without_groups_are_left_out_of_means():
+    values = {"a": torch.rand(2, 4), "b": torch.rand(2, 4)}
+    mask = torch.tensor([[0, 1, 2, 3], [-1, -1, -1, -1]])
+    result = agreement(values, feature_mask=mask, top=2)
+    assert result.overlap[1].isnan().all()
+    assert result.rank_correlation[1].isnan().all()
+    (row,) = result.summary()
+    assert row["top_2_overlap"] == pytest.approx(float(result.overlap[0, 0, 1]))
+
+
 def test_several_inputs():
     values = {"a": (torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))}
     values["b"] = (torch.tensor([[6.0, 5.0]]), torch.tensor([[4.0]]))

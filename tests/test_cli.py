@@ -261,7 +261,7 @@ def test_dissect(tmp_path, capsys, few_scenes):
     ("options", "message"),
     [
         (["features.conv9"], "layer: the model has no 'features.conv9'"),
-        (["head"], "layers: head has an output of shape (1, 12), want (N, K, H, W)"),
+        (["head"], "head has an output of shape (1, 12) for one image, want (1, K, H"),
         (["features", "--quantile", "0"], "quantile: got 0.0, want more than 0"),
         (["features", "--concepts", "nowhere"], "there is no file nowhere/category"),
     ],

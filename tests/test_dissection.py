@@ -125,7 +125,7 @@ def literal(dataset: Made, pools: int, quantile: float) -> dict[str, np.ndarray]
             else:
                 masks[category] = [np.full((16, 32), k) for k in labels]
         sizes = {m[0].shape for m in masks.values()} or {activation.shape[1:]}
-        carried = [c for c, m in masks.items() if any(x.any() for x in m)]
+        carried = [c for c, m in masks.items() if m]
         if not masks:
             sizes = {tuple(sample.image.shape[1:])}
         if all(not isinstance(x, Tensor) for x in sample.labels.values()):
@@ -380,7 +380,7 @@ class Fragile(Made):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("reads", [0, 1, 5, 8, 11, 15, 20])
+@pytest.mark.parametrize("reads", [0, 1, 5, 8, 11, 15, 18, 22])
 def test_a_killed_run_goes_on(tmp_path, monkeypatch, reads):
     monkeypatch.setattr(
         "captum_pse.dissection.checkpoint.Checkpoint.every", 0.0, raising=True
@@ -395,13 +395,14 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, reads):
         killed = False
     except Killed:
         killed = True
-    assert killed == (reads < 17)
-    if 5 <= reads < 17:
+    # Eight images twice, and three to tell the run.
+    assert killed == (reads < 19)
+    if 7 <= reads < 19:
         assert list((tmp_path / "partial").iterdir())
     counting = Fragile(dataset, 100)
     resumed = method.dissect(counting, **options)
-    if reads >= 5:
-        assert 100 - counting.reads < 17
+    if reads >= 7:
+        assert 100 - counting.reads < 19
     for name, layer in whole.layers.items():
         for field, value in vars(layer).items():
             got = getattr(resumed.layers[name], field)
@@ -409,13 +410,127 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, reads):
     assert resumed.table() == whole.table()
 
 
-def test_a_partial_result_of_another_run_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr("captum_pse.dissection.checkpoint.Checkpoint.every", 0.0)
+def scaled(dataset: Made, factor: float) -> Made:
+    samples = [s._replace(image=s.image * factor) for s in dataset]
+    return Made(dataset.concepts, samples)
+
+
+def turned(values: Tensor) -> Tensor:
+    return values.flip(1)
+
+
+OTHER_RUNS = {
+    "quantile": ({"quantile": 0.3}, 1.0, {}),
+    "images": ({}, 2.0, {}),
+    "memory": ({}, 1.0, {"memory_limit": 1}),
+    "transform": ({"reshape_transform": turned}, 1.0, {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("made", "factor", "options"), OTHER_RUNS.values(), ids=OTHER_RUNS
+)
+def test_partial_results_of_another_run_are_not_used(tmp_path, made, factor, options):
     dataset = random_set(4, sizes=(16,))
-    for quantile in (0.1, 0.3):
-        method = NetworkDissection(Halving().eval(), ["layer"], quantile=quantile)
-        got = method.dissect(dataset, checkpoints=tmp_path)
-        assert got.table() == method.dissect(dataset).table()
+    first = NetworkDissection(Halving().eval(), ["layer"], quantile=0.1)
+    first.dissect(dataset, checkpoints=tmp_path)
+    other = NetworkDissection(Halving().eval(), ["layer"], **{"quantile": 0.1, **made})
+    got = other.dissect(scaled(dataset, factor), checkpoints=tmp_path, **options)
+    wanted = other.dissect(scaled(dataset, factor), **options)
+    assert got.table() == wanted.table()
+
+
+def test_damaged_partial_results_are_not_used(tmp_path):
+    dataset = random_set(4, sizes=(16,))
+    method = NetworkDissection(Halving().eval(), ["layer"])
+    wanted = method.dissect(dataset, checkpoints=tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"text")
+    assert method.dissect(dataset, checkpoints=tmp_path).table() == wanted.table()
+
+
+class WritesIntoItsInput(Halving):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        hidden = self.layer(x)
+        scores = self.again(hidden).mean((2, 3))
+        hidden.mul_(3)
+        return self.again(hidden).mean((2, 3)) + scores
+
+
+def test_models_that_write_into_what_they_get():
+    """Neither the images nor an output that the model changes later is affected."""
+    dataset = random_set(5, sizes=(16,))
+    before = [sample.image.clone() for sample in dataset]
+    method = NetworkDissection(WritesIntoItsInput().eval(), ["layer"])
+    result = method.dissect(dataset, batch_size=2)
+    wanted = NetworkDissection(Halving().eval(), ["layer"]).dissect(scaled(dataset, 2))
+    assert torch.equal(
+        result.layers["layer"].thresholds, wanted.layers["layer"].thresholds
+    )
+    assert result.table() == wanted.table()
+    method.unit_masks(dataset[0].image.unsqueeze(0), result, "layer", [0])
+    assert all(map(torch.equal, before, [sample.image for sample in dataset]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions(dtype):
+    dataset = random_set(5, sizes=(16,))
+    samples = [s._replace(image=s.image.to(dtype)) for s in dataset]
+    for sample in samples:
+        sample.image[2] = 0.7
+    for limit in (1 << 29, 1):
+        model = Halving().to(dtype).eval()
+        result = NetworkDissection(model, ["layer"], quantile=0.1).dissect(
+            Made(CONCEPTS, samples), memory_limit=limit
+        )
+        # A constant unit is never above its threshold.
+        assert int(result.layers["layer"].total[2]) == 0
+        assert int(result.layers["layer"].total[0]) > 0
+
+
+def test_functions_and_layers_of_one_kind():
+    model, dataset = Halving().eval(), random_set(4, sizes=(16,))
+    with torch.inference_mode():
+        method = NetworkDissection(lambda x: model(x), [model.layer, model.again])
+        got = method.dissect(dataset)
+    wanted = NetworkDissection(model, ["layer", "again"]).dissect(dataset)
+    assert list(got.layers) == ["AvgPool2d", "AvgPool2d#2"]
+    strip = [{**row, "layer": ""} for row in got.table()]
+    assert strip == [{**row, "layer": ""} for row in wanted.table()]
+
+    def inferred(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model(x)
+
+    again = NetworkDissection(inferred, [model.layer, model.again]).dissect(dataset)
+    assert again.table() == got.table()
+
+
+def test_an_empty_mask_is_looked_at():
+    """What fires where nothing of the category is counts against a detector."""
+    image, mask = torch.zeros(2, 8, 8), torch.zeros(4, 4, dtype=torch.int64)
+    image[:, 4:] = 1
+    there = mask.clone()
+    there[2:] = 1
+    concepts = [Concept("object", 1, "car")]
+    samples = [ConceptSample(image, {"object": m}) for m in (there, mask, mask)]
+    method = NetworkDissection(Halving().eval(), ["layer"], quantile=0.6)
+    iou = method.dissect(Made(concepts, samples)).iou("layer")
+    assert iou.flatten().tolist() == [1 / 3, 1 / 3]
+    missing = [samples[0], *(s._replace(labels={}) for s in samples[1:])]
+    iou = method.dissect(Made(concepts, missing)).iou("layer")
+    assert iou.flatten().tolist() == [1, 1]
+
+
+def test_says_which_samples_the_model_does_not_take():
+    class Fixed(Halving):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.unflatten(3, (2, 8)).flatten(3))
+
+    dataset = random_set(3, sizes=(16, 16, 24))
+    with pytest.raises(ValueError, match="samples 2 to 2: forward_func: raised"):
+        NetworkDissection(Fixed().eval(), ["layer"]).dissect(dataset)
 
 
 BAD_SAMPLES = {

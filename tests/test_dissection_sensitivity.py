@@ -283,12 +283,12 @@ def made_sensitivity(mean: Tensor, scale: Tensor) -> UnitSensitivity:
 def test_relation_by_scipy():
     rng = np.random.default_rng(3)
     iou = rng.uniform(0, 0.1, 40).round(3)
-    moved = torch.from_numpy(iou * 3 + rng.normal(size=40) * 0.1)
+    moved = torch.from_numpy(iou * 3 + rng.normal(size=40) * 0.1).abs()
     scale = torch.from_numpy(iou * 2 + rng.normal(size=40) * 0.1)
     categories = rng.choice(["color", "object"], 40).tolist()
     dissection = made_dissection(iou.tolist(), categories)
     relation = relate(
-        made_sensitivity(moved, scale), dissection, tops=[5, 20, 80], permutations=1999
+        made_sensitivity(moved, scale), dissection, tops=[20, 5], permutations=1999
     )
     (row,) = relation.correlations
     wanted = spearmanr(moved, iou)
@@ -342,6 +342,25 @@ def test_relation_with_itself_and_with_nothing():
     assert math.isnan(row["partial_rho"])
 
 
+def test_layers_of_few_units():
+    relation = relate(
+        made_sensitivity(torch.rand(6), torch.rand(6)),
+        made_dissection([0.1] * 6, ["color"] * 6),
+        permutations=99,
+    )
+    assert relation.enrichments == []
+
+
+def test_signed_sensitivities_count_by_their_size():
+    iou = [0.01, 0.02, 0.03, 0.04, 0.05]
+    dissection = made_dissection(iou, ["color"] * 5)
+    signed = torch.tensor([1.0, -2, 3, -4, 5])
+    moved = UnitSensitivity("layer", "mean", 3, signed, *torch.ones(3, 5))
+    (row,) = relate(moved, dissection, permutations=99).correlations
+    assert row["rho"] == pytest.approx(1)
+    assert moved.against_control.tolist() == [1, 2, 3, 4, 5]
+
+
 def test_relation_figure():
     iou = torch.rand(30) / 10
     moved, scale = torch.rand(30), torch.rand(30)
@@ -363,7 +382,7 @@ BAD_RELATIONS = {
     "layer": ({"layer": "conv"}, {}, "sensitivity: is of 'conv', want one of the"),
     "units": ({"mean": torch.rand(5)}, {}, "has 5 units, but 30 were dissected"),
     "tops": ({}, {"tops": [0, 3]}, r"tops: got \[0, 3\], want positive"),
-    "larger": ({}, {"tops": [31]}, r"tops: got \[31\], want one that some layer has"),
+    "larger": ({}, {"tops": [5, 31]}, "tops: got 31, want at most the 30 units"),
     "permutations": ({}, {"permutations": 0}, "permutations: got 0"),
 }
 
@@ -401,6 +420,44 @@ def test_bad_input(make_case, made, options, message):
             case.adversarial, case.natural, 1, 2, **options
         )
     assert state_of(case.model) == before
+
+
+class Sequences(nn.Module):
+    """A layer with the sequence first, as some transformers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1)).mean(0)
+
+
+def test_units_and_examples_are_not_mixed_up():
+    pairs = AdversarialPair(torch.rand(4, 9, 5), torch.rand(4, 9, 5), 0, 1)
+    method = DissectionSensitivity(Sequences().eval(), "layer", channel_dim=-1)
+    wanted = r"layer: layer has an output of shape \(9, .*\), want \d+ examples"
+    with pytest.raises(ValueError, match=wanted):
+        method.over(pairs)
+    with pytest.raises(ValueError, match=wanted):
+        method.attribute(*pairs)
+    for channel_dim in (-3, 3):
+        method = DissectionSensitivity(nn.Identity(), "", channel_dim=channel_dim)
+        with pytest.raises(ValueError, match=f"channel_dim: got {channel_dim}, but"):
+            method.over(pairs)
+
+
+def test_predictions_may_agree(make_case):
+    """The change does not depend on labels, so that a failed attack will do."""
+    case = make_case(2)
+    result = DissectionSensitivity(case.model, "conv").decompose(
+        case.natural + 1e-9, case.natural
+    )
+    assert torch.equal(result.labels.target, result.labels.true_target)
+    with pytest.raises(ValueError, match="got the same label"):
+        DissectionSensitivity(case.model, "conv").decompose(
+            case.adversarial, case.natural, 1, 1
+        )
 
 
 def test_bad_component_and_batch(make_case):

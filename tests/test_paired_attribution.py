@@ -84,14 +84,12 @@ def test_equals_four_calls(demo_model, demo_pairs, make, options, reference):
         "adversarial_attack": (x, t),
     }
     direct = {"baselines": reference["reference"]} if reference else {}
-    # Each call draws its random numbers in turn.
-    seed()
-    wanted = {
-        name: method.attribute(
+    wanted = {}
+    for name, (side, label) in calls.items():
+        seed()  # All draw the same random numbers.
+        wanted[name] = method.attribute(
             side.clone().requires_grad_(), target=label, **direct, **options
         ).detach()
-        for name, (side, label) in calls.items()
-    }
     wanted["promotion"] = wanted["adversarial_attack"] - wanted["natural_attack"]
     wanted["suppression"] = wanted["natural_true"] - wanted["adversarial_true"]
 

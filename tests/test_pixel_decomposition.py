@@ -140,7 +140,7 @@ def write_part(path: Path) -> None:
         (lambda path: None, FileNotFoundError, "r.safetensors"),
         (write_bytes, ValueError, "path: .* is no file of save"),
         (write_other, ValueError, "path: .* is no file of save.. in format"),
-        (write_part, ValueError, "path: .* lacks 'groups.ids'"),
+        (write_part, ValueError, "path: .* lacks 'labels.target'"),
     ],
 )
 def test_files_that_do_not_load(tmp_path, write, error, message):

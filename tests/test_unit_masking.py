@@ -78,7 +78,38 @@ def test_nothing_masked_changes_nothing():
         assert torch.equal(net(x), Tail(net)(net.conv(x)))
 
 
+def test_detectors_may_be_given_as_they_are():
+    net, x = SmallNet().eval(), torch.rand(2, 3, 6, 6)
+    detectors = torch.arange(8) % 3 == 0
+    with torch.no_grad():
+        with mask_units(net, {"conv": detectors}):
+            got = net(x)
+        with mask_units(net, {"conv": [0, 3, 6]}):
+            assert torch.equal(net(x), got)
+
+
+@pytest.mark.parametrize("units", [[0.9, 2.5], [True, False], torch.zeros(2, 2).long()])
+def test_units_must_be_numbers(units):
+    net = SmallNet().eval()
+    with pytest.raises(TypeError, match="units: got"), mask_units(net, {"conv": units}):
+        pass
+
+
+def test_layers_that_do_not_run_are_told():
+    net = SmallNet().eval()
+    with (
+        pytest.warns(UserWarning, match="mask_units: 'conv' did not run"),
+        mask_units(net, {"conv": [0]}),
+    ):
+        pass
+
+
 BAD = {
+    "channel_dim": (
+        {"conv": [0]},
+        {"channel_dim": 0},
+        "channel_dim: got 0, but 'conv'",
+    ),
     "mode": ({"conv": [0]}, {"mode": "noise"}, "mode: got 'noise', want one of zero"),
     "ranges": ({"conv": [0]}, {"mode": "mean"}, "ranges: want one of 'conv'"),
     "layer": ({"convs": [0]}, {}, "layer: the model has no 'convs'"),
@@ -174,11 +205,23 @@ def test_other_modes_use_the_natural_range(mode):
     assert math.isnan(curves.rows[-1]["attacked_low"])
 
 
+def test_training_mode_is_refused():
+    net = SmallNet()
+    pairs = AdversarialPair(torch.rand(2, 3, 6, 6), torch.rand(2, 3, 6, 6), 0, 1)
+    before = state_of(net)
+    with pytest.raises(ValueError, match="norm is in training mode"):
+        evaluate_masking(net, pairs, "conv", {"a": torch.ones(8)}, [1])
+    assert state_of(net) == before
+
+
 BAD_CURVES = {
-    "lengths": (
-        {"rankings": {"a": torch.ones(6), "b": torch.ones(5)}},
-        r"rankings: got",
+    "length": (
+        {"rankings": {"b": torch.ones(5)}},
+        r"rankings: got 'b' of shape \(5,\), want a number for each of the 6 units",
     ),
+    "table": ({"rankings": {"b": torch.ones(6, 6)}}, "rankings: got 'b' of shape"),
+    "NaN": ({"rankings": {"b": torch.full((6,), torch.nan)}}, "rankings: got 'b'"),
+    "none": ({"rankings": {}}, r"rankings: got \[\], want at least one"),
     "random": ({"rankings": {"random": torch.ones(6)}}, "rankings: got"),
     "counts": ({"counts": [7]}, r"counts: got \[7\], want some of 0 to 6"),
     "no counts": ({"counts": []}, r"counts: got \[\]"),

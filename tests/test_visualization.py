@@ -330,6 +330,31 @@ def test_methods_side_by_side():
     assert scales[2] == scales[3] != scales[0]
 
 
+@pytest.mark.parametrize("own", ["channels", "one group"])
+def test_groups_that_maps_cannot_be_compared_on(own):
+    """A result's own groups serve the comparison where there are several."""
+    x, x0 = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
+    mask = channel_mask(x) if own == "channels" else torch.zeros(1, 1, 1, 1).long()
+    pse = PromotionSuppression(linear(torch.rand(3, SIZE, SIZE))).decompose(
+        x, x0, 1, 2, feature_mask=mask
+    )
+    values = {name: torch.randn(1, 3, SIZE, SIZE) for name in CLASS_MAPS}
+    plot_methods({"PSE": pse, "other": regions(x, x0, **values)}).canvas.draw()
+
+
+def test_masks_of_two_dimensions():
+    x, x0 = torch.rand(2, 3, SIZE, SIZE), torch.rand(2, 3, SIZE, SIZE)
+    values = {name: torch.randn(2, 3, SIZE, SIZE) for name in CLASS_MAPS}
+    other = {name: torch.randn(2, 3, SIZE, SIZE) for name in CLASS_MAPS}
+    results = {"a": regions(x, x0, **values), "b": regions(x, x0, **other)}
+    mask = grid_mask((SIZE, SIZE), cell=2)
+    titles = []
+    for given in (mask, mask[0, 0]):
+        figure = plot_methods(results, 1, feature_mask=given)
+        titles.append([ax.get_title() for ax in figure.axes])
+    assert titles[0] == titles[1]
+
+
 def test_one_method_and_maps_of_nothing():
     x, x0 = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
     result = regions(x, x0)

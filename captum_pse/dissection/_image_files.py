@@ -31,7 +31,12 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, UnidentifiedImageError) as error:
+    except (
+        OSError,
+        SyntaxError,  # a broken PNG
+        Image.DecompressionBombError,
+        UnidentifiedImageError,
+    ) as error:
         raise ValueError(f"dataset: {path} cannot be read ({error})") from error
 
 

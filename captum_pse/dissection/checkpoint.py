@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_pse._files import atomic_path
 
@@ -37,16 +37,20 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> tuple[int, State] | None:
-        """How many batches were done, and the state then; None to start anew."""
-        from safetensors import safe_open
+        """How many batches were done, and the state then; None to start anew, where
+        the file is absent, damaged, or of another run."""
+        from safetensors import SafetensorError, safe_open
 
         if self._path is None or not self._path.is_file():
             return None
-        with safe_open(self._path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("run") != self._run:
-                return None
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("run") != self._run:
+                    return None
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError:
+            return None
         return int(metadata["batches"]), state
 
     def save(
@@ -67,12 +71,11 @@ class Checkpoint:
         self._last = time.monotonic()
 
 
-def fingerprint(model: Any, settings: Mapping[str, Any]) -> str:
-    """A digest of a model's weights and of settings."""
+def fingerprint(settings: Mapping[str, Any], tensors: Iterable[Tensor]) -> str:
+    """A digest of settings and of tensors: what a run starts from."""
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode())
-    if isinstance(model, nn.Module):
-        for name, x in model.state_dict().items():
-            digest.update(name.encode())
-            raw = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(raw.numpy().tobytes())
+    for x in tensors:
+        raw = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{tuple(x.shape)} {x.dtype}".encode())
+        digest.update(raw.numpy().tobytes())
     return digest.hexdigest()

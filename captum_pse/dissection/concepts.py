@@ -26,7 +26,9 @@ class Concept(NamedTuple):
 class ConceptSample(NamedTuple):
     """An image ``(C, H, W)``, floating point, and its labels by category.
 
-    The masks of one image have the same size, which need not be the image's.
+    The masks of one image have the same size, which need not be the image's. An image
+    carries labels of a category if it has a mask of it, be that empty, or at least one
+    number: leave out the categories that nobody looked for in it.
     """
 
     image: Tensor
@@ -73,7 +75,7 @@ class Vocabulary:
     """
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
-        self.concepts = tuple(concepts)
+        self.concepts = tuple(c._replace(number=int(c.number)) for c in concepts)
         if not self.concepts:
             raise ValueError("dataset: its concepts are empty, want at least one")
         self.categories = tuple(dict.fromkeys(c.category for c in self.concepts))
@@ -114,6 +116,7 @@ class Vocabulary:
         """
         whole: list[Tensor] = []
         masks: list[Tensor] = []
+        carried: list[int] = []
         for category, labels in sample.labels.items():
             if category not in self._places:
                 raise ValueError(
@@ -122,6 +125,8 @@ class Vocabulary:
                 )
             places = self._of_numbers(labels, category, index)
             (whole if places.dim() < 2 else masks).append(places)
+            if places.dim() >= 2 or bool((places >= 0).any()):
+                carried.append(self.categories.index(category))
         sizes = {tuple(mask.shape[-2:]) for mask in masks}
         if len(sizes) > 1:
             raise ValueError(
@@ -136,14 +141,15 @@ class Vocabulary:
         layers = torch.stack(found) if found else torch.empty(0, h * w).long()
         for i in range(1, len(layers)):
             layers[i][(layers[:i] == layers[i]).any(dim=0)] = -1
-        concepts = layers.unique()
-        categories = self.category[concepts[concepts >= 0]].unique()
-        return Present((h, w), layers, categories)
+        return Present((h, w), layers, torch.tensor(carried, dtype=torch.int64))
 
     def _of_numbers(self, labels: Labels, category: str, index: int) -> Tensor:
         """Places in the vocabulary of labels of any kind; -1 is none."""
-        if not isinstance(labels, Tensor):
-            labels = torch.tensor(sorted(labels), dtype=torch.int64)
+        if isinstance(labels, (set, frozenset)):
+            labels = sorted(labels)
+        labels = torch.as_tensor(labels)
+        if labels.numel() == 0:
+            labels = labels.long()
         if labels.is_floating_point() or labels.is_complex():
             raise TypeError(
                 f"dataset: sample {index} has labels of category {category!r} of "

@@ -18,7 +18,7 @@ from captum_pse._forward import ForwardFunc
 from captum_pse._layers import (
     ActivationReader,
     find_layer,
-    layer_name,
+    layer_names,
     scores_and_activations,
 )
 from captum_pse.dissection.checkpoint import Checkpoint, State, fingerprint
@@ -100,8 +100,8 @@ class NetworkDissection:
             raise ValueError(f"min_iou: got {min_iou}, want 0 to 1")
         self.forward_func = forward_func
         self.layers = [find_layer(forward_func, layer) for layer in layers]
-        self.names = [layer_name(forward_func, layer) for layer in self.layers]
-        if len(set(self.names)) < len(self.names):
+        self.names = layer_names(forward_func, self.layers)
+        if len(set(map(id, self.layers))) < len(self.layers):
             raise ValueError(f"layers: got {self.names}, want different ones")
         self.quantile = float(quantile)
         self.min_iou = float(min_iou)
@@ -147,9 +147,9 @@ class NetworkDissection:
             raise ValueError("dataset: got an empty one, want at least one image")
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, want 1 or more")
-        run = _Run(self, dataset, batch_size, num_workers, device, checkpoints,
-                   show_progress)  # fmt: skip
-        quantiles, thresholds = run.thresholds(memory_limit)
+        run = _Run(self, dataset, batch_size, num_workers, device, memory_limit,
+                   checkpoints, show_progress)  # fmt: skip
+        quantiles, thresholds = run.thresholds()
         areas, overlaps = run.overlaps(thresholds)
         return Dissection(
             concepts=run.vocabulary.concepts,
@@ -167,8 +167,8 @@ class NetworkDissection:
                     self.names, thresholds, quantiles, overlaps, strict=True
                 )
             },
-            concept_areas=areas.areas,
-            category_pixels=areas.pixels,
+            concept_areas=areas.areas.cpu(),
+            category_pixels=areas.pixels.cpu(),
             n_pixels=int(areas.total),
             n_images=len(dataset),
             quantile=self.quantile,
@@ -197,7 +197,12 @@ class NetworkDissection:
         (maps,) = ActivationReader(self.forward_func, [module])((images.to(device),))
         if self.reshape_transform is not None:
             maps = self.reshape_transform(maps)
-        chosen = torch.tensor(units)
+        n_units = len(result.layers[layer].thresholds)
+        if not all(0 <= unit < n_units for unit in units):
+            raise ValueError(
+                f"units: got {list(units)}, want some of 0 to {n_units - 1}"
+            )
+        chosen = torch.tensor(list(units))
         thresholds = result.layers[layer].thresholds[chosen]
         wide = interpolate(
             maps[:, chosen], images.shape[2:], mode="bilinear", align_corners=False
@@ -215,6 +220,7 @@ class _Run:
         batch_size: int,
         num_workers: int,
         device: str | torch.device | None,
+        memory_limit: int,
         checkpoints: str | Path | None,
         show_progress: bool,
     ) -> None:
@@ -224,6 +230,7 @@ class _Run:
         self.reader = ActivationReader(method.forward_func, method.layers)
         self.device = torch.device(device or _device_of(method.forward_func))
         self.num_workers = num_workers
+        self.memory_limit = memory_limit
         self.show_progress = show_progress
         self.folder = None if checkpoints is None else Path(checkpoints)
         self.rank, self.size = rank_and_size()
@@ -240,22 +247,27 @@ class _Run:
             "images": len(dataset),
             "concepts": self.vocabulary.concepts,
             "batch_size": batch_size,
+            "memory_limit": memory_limit,
             "size": self.size,
         }
-        self.run = (
-            "" if checkpoints is None else fingerprint(method.forward_func, settings)
-        )
+        # What the model makes of an image tells it from any other, normalisation
+        # included, and a few samples tell the data set.
+        self.probe = self._probe()
+        told: list[Tensor] = [*self.probe]
+        for index in (len(dataset) // 2, len(dataset) - 1):
+            sample = dataset[index]
+            told += [sample.image, self.vocabulary.read(sample, index).labels]
+        self.run = fingerprint(settings, told)
 
-    def thresholds(self, memory_limit: int) -> tuple[list[Quantiles], list[Tensor]]:
+    def thresholds(self) -> tuple[list[Quantiles], list[Tensor]]:
         """The quantiles of each layer's units over all images."""
-        first = self._probe()
-        units = [a.shape[1] for a in first]
-        seen = [a.shape[2:].numel() * len(self.dataset) for a in first]
+        units = [a.shape[1] for a in self.probe]
+        seen = [a.shape[2:].numel() * len(self.dataset) for a in self.probe]
         attempt = 0
         while True:
             quantiles = [
-                self._quantiles(k, kept_for(n, self.method.quantile), memory_limit)
-                for k, n in zip(units, seen, strict=True)
+                self._quantiles(k, kept_for(n, self.method.quantile), a.dtype)
+                for k, n, a in zip(units, seen, self.probe, strict=True)
             ]
             see = partial(self._see, quantiles)
             self._pass(f"thresholds{attempt or ''}", see, quantiles)
@@ -331,6 +343,8 @@ class _Run:
             batch_sampler=self.batches[done:],
             collate_fn=list,
             num_workers=self.num_workers,
+            # Its own, so that the caller's random numbers stay as they are.
+            generator=torch.Generator(),
         )
         bar = tqdm(
             loader,
@@ -342,20 +356,25 @@ class _Run:
         )
         for position, samples in enumerate(bar, start=done):
             for start, end in _same_sizes(samples):
-                some = samples[start:end]
+                some, indices = samples[start:end], self.batches[position][start:end]
                 images = torch.stack([sample.image for sample in some])
-                take_in(
-                    self.batches[position][start:end], some, self._activations(images)
-                )
+                try:
+                    activations = self._activations(images)
+                except ValueError as error:
+                    raise ValueError(
+                        f"dataset: samples {indices[0]} to {indices[-1]}: {error}"
+                    ) from error
+                take_in(indices, some, activations)
             checkpoint.save(position + 1, state)
         # What this process saw, before what the others saw comes in.
         checkpoint.save(len(self.batches), state, now=True)
         for part in parts:
             part.combine()
 
-    def _quantiles(self, n_units: int, keep: int, memory_limit: int) -> Quantiles:
-        if n_units * keep * torch.float32.itemsize <= memory_limit:
-            return TopValues(n_units, keep, self.device)
+    def _quantiles(self, n_units: int, keep: int, dtype: torch.dtype) -> Quantiles:
+        exact = torch.promote_types(dtype, torch.float32)
+        if n_units * keep * exact.itemsize <= self.memory_limit:
+            return TopValues(n_units, keep, exact, self.device)
         return ValueHistogram(n_units, self.device)
 
     def _activations(self, images: Tensor, *, check: bool = False) -> Tensors:
@@ -375,10 +394,10 @@ class _Run:
         """The maps of the first image, in a whole pass that checks the layers."""
         values = self._activations(self.dataset[0].image.unsqueeze(0), check=True)
         for name, value in zip(self.method.names, values, strict=True):
-            if value.dim() != 4:
+            if value.dim() != 4 or len(value) != 1:
                 raise ValueError(
-                    f"layers: {name} has an output of shape {tuple(value.shape)}, want "
-                    "(N, K, H, W); see reshape_transform"
+                    f"layers: {name} has an output of shape {tuple(value.shape)} for "
+                    "one image, want (1, K, H, W); see reshape_transform"
                 )
         return values
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from captum_pse._distributed import barrier, rank_and_size
 from captum_pse._files import atomic_results, write_csv
+from captum_pse._text import file_name
 from captum_pse.dissection.broden import BrodenConcepts
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import (
@@ -89,8 +89,7 @@ def dissect_layers(
             plot_detectors(result).savefig(folder / "detectors.png", dpi=110)
             for layer in result.layers:
                 figure = plot_units(method, result, dataset, layer)
-                safe = re.sub(r"[^A-Za-z0-9.-]+", "_", layer)
-                figure.savefig(folder / f"units-{safe}.png", dpi=110)
+                figure.savefig(folder / f"units-{file_name(layer)}.png", dpi=110)
         shutil.rmtree(partial)
     barrier()
     return result

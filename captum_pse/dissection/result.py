@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from captum_pse._files import atomic_path, versions, write_csv
-from captum_pse._results import load_result, save_result
+from captum_pse._results import SavedResult
 from captum_pse.dissection.concepts import Concept
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_FORMAT = "captum_pse.Dissection/1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class LayerOverlaps:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dissection:
+class Dissection(SavedResult):
     r"""Which concepts the units of a network detect.
 
     Made by :meth:`captum_pse.NetworkDissection.dissect`. With ``M_k`` where the map of
@@ -168,10 +166,9 @@ class Dissection:
         """One record for each layer: how many units and detectors it has, how many
         different concepts they detect, and detectors and concepts by category."""
         records = []
+        detecting = [row for row in self.table() if row["detector"]]
         for name, layer in self.layers.items():
-            found = [
-                row for row in self.table() if row["layer"] == name and row["detector"]
-            ]
+            found = [row for row in detecting if row["layer"] == name]
             record: dict[str, Any] = {
                 "layer": name,
                 "units": len(layer.total),
@@ -221,48 +218,38 @@ class Dissection:
 
         return plot_detectors(self, layers, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one safetensors file, whole or not at all."""
+    _FORMAT = "captum_pse.Dissection/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
             "concept_areas": self.concept_areas,
             "category_pixels": self.category_pixels,
         }
         for i, layer in enumerate(self.layers.values()):
-            for name, value in vars(layer).items():
-                if isinstance(value, Tensor):
-                    tensors[f"layers.{i}.{name}"] = value
+            tensors |= {f"layers.{i}.{name}": getattr(layer, name) for name in _COUNTS}
         settings = {
             "concepts": self.concepts,
             "layers": [[name, layer.exact] for name, layer in self.layers.items()],
             **{name: getattr(self, name) for name in _SETTINGS},
         }
-        save_result(path, _FORMAT, tensors, settings)
+        return tensors, settings
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Dissection:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, or of a later format.
-        """
-        names = [field.name for field in fields(LayerOverlaps) if field.name != "exact"]
-        return load_result(
-            path,
-            _FORMAT,
-            lambda tensors, settings: cls(
-                concepts=tuple(Concept(*concept) for concept in settings["concepts"]),
-                layers={
-                    layer: LayerOverlaps(
-                        exact=exact,
-                        **{name: tensors[f"layers.{i}.{name}"] for name in names},
-                    )
-                    for i, (layer, exact) in enumerate(settings["layers"])
-                },
-                concept_areas=tensors["concept_areas"],
-                category_pixels=tensors["category_pixels"],
-                **{name: settings[name] for name in _SETTINGS},
-            ),
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> Dissection:
+        return cls(
+            concepts=tuple(Concept(*concept) for concept in settings["concepts"]),
+            layers={
+                layer: LayerOverlaps(
+                    exact=exact,
+                    **{name: tensors[f"layers.{i}.{name}"] for name in _COUNTS},
+                )
+                for i, (layer, exact) in enumerate(settings["layers"])
+            },
+            concept_areas=tensors["concept_areas"],
+            category_pixels=tensors["category_pixels"],
+            **{name: settings[name] for name in _SETTINGS},
         )
 
     @cached_property
@@ -278,4 +265,5 @@ class Dissection:
         return self.layers[name]
 
 
+_COUNTS = ("thresholds", "intersections", "areas", "total", "peaks", "images")
 _SETTINGS = ("n_pixels", "n_images", "quantile", "min_iou")

@@ -69,13 +69,20 @@ class TopValues(Quantiles):
     Args:
         n_units (int): K.
         keep (int): How many values of each unit to keep.
+        dtype (torch.dtype, optional): In which; that of the activations, so that a
+            constant unit never exceeds its threshold. Default: torch.float32
         device (torch.device, optional): Where to keep them. Default: None
     """
 
     def __init__(
-        self, n_units: int, keep: int, device: torch.device | None = None
+        self,
+        n_units: int,
+        keep: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
     ) -> None:
-        self.values = torch.full((n_units, keep), -torch.inf, device=device)
+        shape = n_units, keep
+        self.values = torch.full(shape, -torch.inf, dtype=dtype, device=device)
 
     def update(self, activations: Tensor) -> None:
         maps = activations.flatten(2).to(self.values.dtype)
@@ -108,7 +115,7 @@ class TopValues(Quantiles):
         place = (self.seen - 1) * (1 - quantile)
         low = self.values[:, needed - 1].double()
         high = self.values[:, max(needed - 2, 0)].double()
-        return (low + (place - math.floor(place)) * (high - low)).float()
+        return (low + (place - math.floor(place)) * (high - low)).to(self.values)
 
 
 class ValueHistogram(Quantiles):

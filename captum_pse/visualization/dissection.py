@@ -70,11 +70,13 @@ def plot_detectors(
         text += f"{len(counts)} concepts"
         text += f", the {most} with most are shown" if len(counts) > most else ""
         ax.set_title(text, fontsize=9, parse_math=False)
-    axes[0].legend(
+    legend = axes[0].legend(
         handles=[Patch(color=c, label=printable(name)) for name, c in colours.items()],
         fontsize=8,
         loc="upper right",
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -104,6 +106,7 @@ def plot_units(
     iou, places = result.best(layer)
     if units is None:
         units = iou.argsort(descending=True, stable=True)[:8].tolist()
+    units = [int(unit) for unit in units]
     if not units or not all(0 <= unit < len(iou) for unit in units):
         raise ValueError(f"units: got {list(units)}, want some of 0 to {len(iou) - 1}")
     figure = Figure(figsize=(1.7 * n_images, 1.95 * len(units)), layout="constrained")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_pse._text import printable
 from captum_pse.agreement import TOP, Agreement, agreement
+from captum_pse.groups import Groups
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.visualization._panels import (
@@ -124,6 +125,14 @@ def _map(result: Result, component: str, example: int) -> Array:
     return to_numpy(result.on_inputs(component)[example, 0])  # type: ignore[arg-type]
 
 
+def _attribution(result: Result, component: str) -> Tensor:
+    """Of the input's shape, or with one channel."""
+    whole: Tensor = result.attribution(component)  # type: ignore[arg-type]
+    if isinstance(result, PixelDecomposition) or whole.shape == result.inputs[0].shape:
+        return whole
+    return result.on_inputs(component)  # type: ignore[arg-type]
+
+
 def _agreed(
     results: Mapping[str, Result],
     example: int,
@@ -131,20 +140,23 @@ def _agreed(
     top: int,
 ) -> dict[tuple[str, str], str]:
     """What to say of how each method agrees with the first, by component and name."""
-    of_groups = [r for r in results.values() if isinstance(r, PixelDecomposition)]
-    if feature_mask is None and of_groups:
-        feature_mask = of_groups[0].groups.index[0]
-    if feature_mask is not None and len(feature_mask) > 1:
-        feature_mask = feature_mask[example : example + 1]
+    inputs = next(iter(results.values())).inputs
+    known = [r.groups for r in results.values() if isinstance(r, PixelDecomposition)]
+    groups = next((g for g in known if len(g) > 1), None)
+    if feature_mask is not None or groups is None:
+        groups = Groups.of(feature_mask, inputs)
+    mask = groups.index[0]
+    mask = mask if len(mask) == 1 else mask[example : example + 1]
     said = {}
     for component, _ in _COMPONENTS:
         attributions = {
-            name: torch.from_numpy(_map(result, component, example)).nan_to_num(0)
+            name: _attribution(result, component)[example : example + 1]
             for name, result in results.items()
         }
+        shape = inputs[0][:1].shape
         alike = agreement(
-            {name: values[None, None] for name, values in attributions.items()},
-            feature_mask=feature_mask,
+            {name: values.expand(shape) for name, values in attributions.items()},
+            feature_mask=mask,
             top=top,
         )
         for name, rho, overlap in zip(
@@ -168,7 +180,7 @@ def plot_agreement(result: Agreement, *, title: str | None = None) -> Figure:
     axes = figure.subplots(1, 2)
     panels = (
         (result.rank_correlation.nanmean(0), "Spearman's rank correlation", -1),
-        (result.overlap.mean(0), f"share of the top {result.top} groups in both", 0),
+        (result.overlap.nanmean(0), f"share of the top {result.top} groups in both", 0),
     )
     for ax, (values, name, low) in zip(axes, panels, strict=True):
         cells = to_numpy(values)

@@ -123,6 +123,10 @@ def plot_masking(
     }
     for line, result in zip(axes, layers, strict=True):
         rankings = list(dict.fromkeys(row["masked"] for row in result.rows))
+        if len(rankings) > len(STYLES):
+            raise ValueError(
+                f"results: got {len(rankings)} rankings, want at most {len(STYLES)}"
+            )
         for ax, share in zip(line, SHARES, strict=True):
             for ranking, (colour, marker) in zip(rankings, STYLES, strict=False):
                 rows = [row for row in result.rows if row["masked"] == ranking]
