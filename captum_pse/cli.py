@@ -97,6 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: pixel)",
     )
     levels.add_argument(
+        "--method",
+        choices=("exact", "gradient"),
+        help="of the pixel groups: exact, or a fast first-order estimate "
+        "(default: exact)",
+    )
+    levels.add_argument(
         "--layers",
         nargs="+",
         metavar="NAME",
@@ -263,7 +269,7 @@ def _own(args: argparse.Namespace) -> int:
 
 def _check_level(args: argparse.Namespace) -> None:
     """Raises ValueError for options of another level."""
-    levels = {"cell": "pixel", "layer": "image"}
+    levels = {"cell": "pixel", "method": "pixel", "layer": "image"}
     levels |= {"layers": "network", "concepts": "network"}
     for name, level in levels.items():
         if getattr(args, name) is not None and args.level != level:
@@ -374,6 +380,7 @@ def _report(
         pairs,
         args.out,
         level=args.level,
+        method=args.method or "exact",
         class_names=class_names,
         **_options(args, settings),
     )

@@ -21,7 +21,7 @@ from captum_pse.groups import grid_mask
 from captum_pse.labels import check_index, label_index
 from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning
-from captum_pse.pixel_decomposition import PixelDecomposition
+from captum_pse.pixel_decomposition import PixelDecomposition, PixelMethod
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.region_decomposition import RegionDecomposition
 
@@ -36,6 +36,7 @@ def explain(
     *,
     level: Level = "pixel",
     cell: int | None = None,
+    method: PixelMethod = "exact",
     layer: str | None = None,
     batch: int = 16,
     device: str = "cpu",
@@ -57,6 +58,8 @@ def explain(
             ``"image"`` for :class:`captum_pse.AdversarialCAM`. Default: ``"pixel"``
         cell (int, optional): Side of the pixel groups in pixels; None takes
             :func:`captum_pse.default_feature_mask`. Default: None
+        method (str, optional): Of the pixel groups, ``"exact"`` or ``"gradient"``; see
+            :class:`captum_pse.PromotionSuppression`. Default: ``"exact"``
         layer (str, optional): Name of the layer of the maps; None takes the last one
             with a spatial output. Default: None
         batch (int, optional): How many images one pass holds. Default: 16
@@ -81,8 +84,9 @@ def explain(
     chosen: dict[str, Any]
     if level == "pixel":
         mask = None if cell is None else grid_mask(first[0].shape[2:], cell=cell)
-        groups = PromotionSuppression(model)
+        groups = PromotionSuppression(model, method=method)
         chosen = {"cell": cell, "eps": groups.eps, "threshold": groups.threshold}
+        chosen |= {"method": method, "n_steps": groups.n_steps}
         decompose = partial(
             groups.decompose, feature_mask=mask, perturbations_per_eval=batch
         )

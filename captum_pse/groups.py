@@ -247,7 +247,11 @@ class Groups:
         )
 
     def means(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
-        """The mean of ``values``, of the inputs' shapes, over each group's features.
+        """The mean of ``values`` over each group's features; as :meth:`sums`."""
+        return self.sums(values, inputs) / self.sizes(inputs).clamp(min=1)
+
+    def sums(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        """The sum of ``values``, of the inputs' shapes, over each group's features.
 
         Returns:
             *Tensor*: ``(N, n_groups)``, at least single precision; 0 for a group
@@ -259,7 +263,7 @@ class Groups:
         for index, x, value in zip(self.index, inputs, values, strict=True):
             slots = self._slots(index.expand(len(index), *x.shape[1:]), n)
             sums.scatter_add_(1, slots, value.to(exact).flatten(1))
-        return sums[:, : len(self)] / self.sizes(inputs).clamp(min=1)
+        return sums[:, : len(self)]
 
     def _slots(self, index: Tensor, n: int) -> Tensor:
         """``index``, flat, for n examples; no group is the slot past the last."""

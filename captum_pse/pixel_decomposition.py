@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import torch
 from torch import Tensor
 
 from captum_pse import components
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 
 Component: TypeAlias = Literal["effect", "promotion", "suppression", "ratio", "type"]
 COMPONENTS: tuple[str, ...] = get_args(Component)
+PixelMethod: TypeAlias = Literal["exact", "gradient"]
+PIXEL_METHODS: tuple[str, ...] = get_args(PixelMethod)
 TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
 
-_SETTINGS = ("eps", "threshold", "is_tuple")
+_SETTINGS = ("method", "eps", "threshold", "is_tuple")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +47,8 @@ class PixelDecomposition(SavedResult):
         labels (PairLabels): ``t`` and ``t0``, and what the model says.
         promotion_change (Tensor): ``(N, n)``, signed: ``Z(x')_t - Z(x'_i)_t``.
         suppression_change (Tensor): ``(N, n)``, signed: ``Z(x'_i)_t0 - Z(x')_t0``.
+        method (str): Whether the changes are ``"exact"`` or estimated by
+            ``"gradient"``.
         eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
         is_tuple (bool): Whether the inputs came as a tuple.
     """
@@ -54,6 +59,7 @@ class PixelDecomposition(SavedResult):
     labels: PairLabels
     promotion_change: Tensor
     suppression_change: Tensor
+    method: PixelMethod
     eps: float
     threshold: float
     is_tuple: bool
@@ -89,6 +95,16 @@ class PixelDecomposition(SavedResult):
         the formula, and counted apart."""
         return components.is_inactive(self.promotion, self.suppression, self.eps)
 
+    @property
+    def convergence_delta(self) -> Tensor:
+        """``(N, 2)``: by how much the changes of all groups exceed the gain of the
+        attack label's score and the loss of the true label's. 0 for linear models, if
+        every feature is in a group; for ``"gradient"``, the error of the integral."""
+        moved = self.labels.adversarial_scores - self.labels.natural_scores
+        sums = self.promotion_change.sum(1), self.suppression_change.sum(1)
+        gains = moved[:, 0], -moved[:, 1]
+        return torch.stack(sums, dim=1) - torch.stack(gains, dim=1).to(sums[0].device)
+
     @cached_property
     def sizes(self) -> Tensor:
         """How many features each group has in each example, int64 ``(N, n)``."""
@@ -99,8 +115,9 @@ class PixelDecomposition(SavedResult):
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(x.shape)) for x in self.inputs)
-        n = len(self.groups)
-        return f"PixelDecomposition({len(self)} pair(s) {shapes}, {n} groups)"
+        kind = "" if self.method == "exact" else ", estimated"
+        groups = f"{len(self.groups)} groups{kind}"
+        return f"PixelDecomposition({len(self)} pair(s) {shapes}, {groups})"
 
     def attribution(self, component: Component = "effect") -> Any:
         """One component with the shape and dtype of the inputs.

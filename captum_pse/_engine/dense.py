@@ -18,6 +18,7 @@ def ablated_scores(
     inputs: tuple[Tensor, ...],
     baselines: tuple[Tensor, ...],
     groups: Groups,
+    chosen: Tensor,
     perturbations_per_eval: int,
     progress: str | None = None,
 ) -> Tensor:
@@ -28,18 +29,18 @@ def ablated_scores(
         inputs (tuple[Tensor, ...]): Shape ``(N, ...)`` each.
         baselines (tuple[Tensor, ...]): What is pasted in; shape ``(N or 1, ...)``.
         groups (Groups): The groups of features.
+        chosen (Tensor): int64 ``(n,)``, the numbers of the groups to evaluate; at least
+            one.
         perturbations_per_eval (int): How many groups one pass evaluates: it holds that
             many copies of the inputs.
         progress (str, optional): Title of a progress bar; None shows none.
 
     Returns:
-        *Tensor*: Shape ``(N, n_groups, K)``.
+        *Tensor*: Shape ``(N, n, K)``.
     """
     from tqdm.auto import tqdm
 
-    chunks = torch.arange(len(groups), device=inputs[0].device).split(
-        perturbations_per_eval
-    )
+    chunks = chosen.split(perturbations_per_eval)
     bar = tqdm(chunks, desc=progress, disable=progress is None, unit="pass")
     scores = []
     for chunk in bar:

@@ -105,8 +105,9 @@ class TopValues(Quantiles):
         return self._merge(new)
 
     def _merge(self, values: Tensor) -> None:
-        both = torch.cat([self.values, values], dim=1)
-        self.values = both.topk(self.values.shape[1], dim=1).values
+        # A few units at a time, as what is sorted takes several times their memory.
+        for kept, new in zip(self.values.split(32), values.split(32), strict=True):
+            kept.copy_(torch.cat([kept, new], dim=1).topk(kept.shape[1], dim=1).values)
 
     def thresholds(self, quantile: float) -> Tensor | None:
         needed = kept_for(self.seen, quantile)

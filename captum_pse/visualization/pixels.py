@@ -154,7 +154,7 @@ def plot_pair(
     draw_map(axes[1, 2], to_numpy(ratio), "ratio promotion : suppression", "octaves",
               "PuOr_r", -octaves, octaves)  # fmt: skip
     _draw_types(axes[1, 3], to_numpy(types), inactive.cpu().numpy(), result, example)
-    text = headline(result.labels, example, class_names, title)
+    text = headline(result.labels, example, class_names, title) + _estimated(result)
     figure.suptitle(text, fontsize=11, parse_math=False)
     return figure
 
@@ -200,9 +200,13 @@ def plot_groups(
     ax.set_xlabel(f"group, the {len(order)} of {len(result.groups)} with most effect")
     ax.set_ylabel("logits")
     ax.legend(fontsize=8)
-    text = headline(result.labels, example, class_names, title)
+    text = headline(result.labels, example, class_names, title) + _estimated(result)
     ax.set_title(text, fontsize=10, parse_math=False)
     return figure
+
+
+def _estimated(result: PixelDecomposition) -> str:
+    return "" if result.method == "exact" else "; groups estimated from gradients"
 
 
 def mean_over_channels(
