@@ -155,6 +155,21 @@ def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys):
     assert "layer: the model has no 'features.conv9'" in capsys.readouterr().err
 
 
+def test_first_order_estimate(tmp_path, npz):
+    command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "32"]
+    out = tmp_path / "out"
+    assert main([*command, "--method", "gradient", "--out", str(out)]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["manifest"]["method"] == "gradient"
+    with (out / "groups.csv").open(newline="") as file:
+        changes = [float(row["promotion_change"]) for row in csv.DictReader(file)]
+    for i, record in enumerate(summary["pairs"]):
+        # The estimate shares out what the attack label's score gained.
+        assert sum(changes[4 * i : 4 * i + 4]) == pytest.approx(
+            record["attack_score_gain"], abs=0.05
+        )
+
+
 def test_network_level(tmp_path, capsys):
     out, layers = tmp_path / "out", ["features.conv4", "features.conv5"]
     command = ["demo", "--pairs", "4", "--level", "network", "--layers", *layers]

@@ -1,0 +1,179 @@
+"""The arguments of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from captum_pse import __version__
+
+_EXAMPLES = """\
+examples:
+  captum-pse demo --out demo-results
+  captum-pse explain --model squeezenet1_0 --weights squeezenet.pt \\
+      --pairs pairs.npz --cell 16 --out results
+  captum-pse refine --model squeezenet1_0 --weights squeezenet.pt \\
+      --pairs pairs.npz --out results
+  captum-pse dissect --model squeezenet1_0 --weights squeezenet.pt \\
+      --layers features.5 features.8 --concepts broden1_224/ --out results
+  captum-pse explain --model mypackage.nets:build --weights net.safetensors \\
+      --pairs natural/ adversarial/ --labels labels.csv --out results
+
+exit codes: 0 done, 2 wrong input, 130 interrupted; results are written when all is
+done; dissect goes on where it was stopped when the same command is given again
+"""
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, want numbers with commas between them"
+        ) from error
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, want 1 or more")
+    return value
+
+
+def _device(text: str) -> str:
+    try:
+        torch.ones(1, device=text).item()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}: {error}") from error
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="captum-pse",
+        description="Shows what adversarial perturbations promote and suppress.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    computing = argparse.ArgumentParser(add_help=False)
+    computing.add_argument(
+        "--batch",
+        type=_positive_int,
+        default=16,
+        help="images in one pass (default: 16)",
+    )
+    computing.add_argument(
+        "--device", default="cpu", type=_device, help="torch device (default: cpu)"
+    )
+
+    shared = argparse.ArgumentParser(add_help=False, parents=[computing])
+    shared.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="layer of the class activation maps (default: the last spatial one)",
+    )
+    shared.add_argument(
+        "--cell", type=_positive_int, help="side of a pixel group (default: size / 14)"
+    )
+
+    levels = argparse.ArgumentParser(add_help=False)
+    levels.add_argument(
+        "--level",
+        choices=("pixel", "image", "network"),
+        default="pixel",
+        help="pixel groups, image regions by class activation maps, or hidden units "
+        "(default: pixel)",
+    )
+    levels.add_argument(
+        "--method",
+        choices=("exact", "gradient"),
+        help="of the pixel groups: exact, or a fast first-order estimate "
+        "(default: exact)",
+    )
+    levels.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help="layers whose units are looked at (default: the last spatial one)",
+    )
+    levels.add_argument(
+        "--concepts",
+        metavar="SET",
+        help="at the level of units: a folder in Broden's format, or demo; relates the "
+        "units to what they detect (default: demo for the demo, else none)",
+    )
+
+    demo = commands.add_parser(
+        "demo",
+        parents=[shared, levels],
+        help="attack the built-in model and explain the pairs",
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("captum-pse-demo"), metavar="DIR"
+    )
+    demo.add_argument(
+        "--pairs", type=_positive_int, default=12, help="how many (default: 12)"
+    )
+
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument(
+        "--model", required=True, help="a torchvision name, or package.module:callable"
+    )
+    models.add_argument(
+        "--weights", help="a .safetensors or .pt state dict, or DEFAULT (torchvision's)"
+    )
+    models.add_argument(
+        "--mean", type=_numbers, metavar="R,G,B", help="of the channels, for [0, 1]"
+    )
+    models.add_argument("--std", type=_numbers, metavar="R,G,B")
+    models.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument(
+        "--pairs",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="an .npz or .safetensors file, or two folders: natural adversarial",
+    )
+    own.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="name,true_label,attack_label of the images (default: predictions)",
+    )
+    commands.add_parser(
+        "explain",
+        parents=[models, own, shared, levels],
+        help="explain your own pairs on your own model",
+    )
+    commands.add_parser(
+        "refine",
+        parents=[models, own, shared],
+        help="see on how few pixel groups your attacks survive",
+    )
+    dissect = commands.add_parser(
+        "dissect",
+        parents=[models, computing],
+        help="find what the units of your model detect; runs under torchrun, too",
+    )
+    dissect.add_argument("--layers", required=True, nargs="+", metavar="NAME")
+    dissect.add_argument(
+        "--concepts",
+        required=True,
+        metavar="SET",
+        help="a folder in Broden's format, or demo",
+    )
+    dissect.add_argument(
+        "--quantile", type=float, default=0.005, help="of activations (default: 0.005)"
+    )
+    dissect.add_argument(
+        "--min-iou", type=float, default=0.04, help="of a detector (default: 0.04)"
+    )
+    return parser
