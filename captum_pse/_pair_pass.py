@@ -1,4 +1,4 @@
-"""Both sides of a pair through a model in one pass, with what its layers give."""
+"""Both sides of a pair through a model, with their labels and what its layers give."""
 
 from __future__ import annotations
 
@@ -12,11 +12,67 @@ from captum._utils.common import (
 )
 from torch import Tensor, nn
 
-from captum_pse._forward import ForwardFunc
+from captum_pse._forward import ForwardFunc, first_scores
 from captum_pse._layers import scores_and_activations
+from captum_pse.groups import Groups
 from captum_pse.labels import Label
 from captum_pse.pair import check_tensors
 from captum_pse.pair_labels import PairLabels
+
+
+class ScoredPair(NamedTuple):
+    """A pair of N examples, and what the model says of it.
+
+    Attributes:
+        inputs, baselines (tuple[Tensor, ...]): ``x'`` and ``x0``, detached, N each.
+        groups (Groups): Those of the feature mask.
+        labels (PairLabels): ``t`` and ``t0``, and what the model says.
+        additional_forward_args (tuple): As a tuple.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    groups: Groups
+    labels: PairLabels
+    additional_forward_args: tuple[Any, ...]
+
+
+@torch.no_grad()
+def score_pair(
+    forward_func: ForwardFunc,
+    inputs: Tensor | tuple[Tensor, ...],
+    baselines: Tensor | tuple[Tensor, ...],
+    target: Label | None,
+    true_target: Label | None,
+    additional_forward_args: Any,
+    feature_mask: Tensor | tuple[Tensor, ...] | None,
+) -> ScoredPair:
+    """One pass over ``x'`` and one over ``x0``; arguments as everywhere in the package.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+    """
+    xs, x0s = check_tensors(
+        inputs, baselines, ("inputs", "baselines"), share_natural=True
+    )
+    groups = Groups.of(feature_mask, xs)
+    args = _format_additional_forward_args(additional_forward_args) or ()
+    # One natural example for all is repeated: the arguments may have N examples.
+    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
+    labels = PairLabels.resolve(
+        target,
+        true_target,
+        first_scores(forward_func, xs, args),
+        first_scores(forward_func, naturals, args),
+        x0s,
+    )
+    return ScoredPair(
+        tuple(x.detach() for x in xs),
+        tuple(x0.detach() for x0 in naturals),
+        groups,
+        labels,
+        args,
+    )
 
 
 class PairPass(NamedTuple):

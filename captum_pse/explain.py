@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -76,8 +76,6 @@ def explain(
         ValueError: The model does not take the images, a label is not one of its
             classes, the model has no such layer, or the pairs are not images.
     """
-    from tqdm.auto import tqdm
-
     model = model.to(device)
     first = check_pairs(model, pairs, device)
     decompose: Callable[..., PixelDecomposition | RegionDecomposition]
@@ -103,13 +101,7 @@ def explain(
     rows: list[dict[str, Any]] = []
     with atomic_results(out) as folder:
         (folder / "figures").mkdir()
-        for i, name in enumerate(
-            tqdm(pairs.names, "explaining", unit="pair", disable=not show_progress)
-        ):
-            with warnings.catch_warnings():
-                # Said by each record's natural_agrees and attack_holds instead.
-                warnings.simplefilter("ignore", PredictionWarning)
-                result = decompose(*pairs.select(i).to(device))
+        for i, name, result in each_pair(pairs, decompose, device, show_progress):
             figure = f"figures/{i:03d}-{file_name(name)}.png"
             drawn = result.plot(class_names=class_names, title=name)
             drawn.savefig(folder / figure, dpi=110)
@@ -123,6 +115,27 @@ def explain(
         summary = json.dumps({"manifest": manifest, "pairs": records}, indent=1)
         (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     return records
+
+
+def each_pair(
+    pairs: AdversarialPair,
+    decompose: Callable[..., Any],
+    device: str,
+    show_progress: bool,
+) -> Iterator[tuple[int, str, Any]]:
+    """The number, the name and the decomposition of each pair.
+
+    That the model does not say the labels is for the records to tell, by
+    ``natural_agrees`` and ``attack_holds``, not for a warning.
+    """
+    from tqdm.auto import tqdm
+
+    bar = tqdm(pairs.names, "explaining", unit="pair", disable=not show_progress)
+    for i, name in enumerate(bar):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PredictionWarning)
+            result = decompose(*pairs.select(i).to(device))
+        yield i, name, result
 
 
 def check_pairs(

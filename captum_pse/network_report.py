@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm.auto import tqdm
 
 from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import file_name
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
 from captum_pse.dissection_sensitivity import DissectionSensitivity
-from captum_pse.explain import check_pairs
+from captum_pse.explain import check_pairs, each_pair
 from captum_pse.pair import AdversarialPair
-from captum_pse.pair_labels import PredictionWarning
 from captum_pse.relation import relate
 from captum_pse.unit_masking import MaskingCurves, evaluate_masking
 from captum_pse.unit_sensitivity import UnitSensitivity
@@ -125,13 +122,7 @@ def _draw_pairs(
 ) -> list[dict[str, Any]]:
     """One record for each pair and layer, with its figure."""
     records = []
-    for i, name in enumerate(
-        tqdm(pairs.names, "explaining", unit="pair", disable=not show_progress)
-    ):
-        with warnings.catch_warnings():
-            # Said by each record's natural_agrees and attack_holds instead.
-            warnings.simplefilter("ignore", PredictionWarning)
-            results = method.decompose(*pairs.select(i).to(device))
+    for i, name, results in each_pair(pairs, method.decompose, device, show_progress):
         for result in results:
             figure = f"figures/{i:03d}-{file_name(name)}-{file_name(result.layer)}.png"
             drawn = result.plot(class_names=class_names, title=name)

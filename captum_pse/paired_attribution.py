@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from captum._utils.common import _format_additional_forward_args
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_pse._forward import first_scores
-from captum_pse.groups import Groups
+from captum_pse._pair_pass import ScoredPair, score_pair
 from captum_pse.labels import Label
-from captum_pse.pair import check_tensors
-from captum_pse.pair_labels import PairLabels
 from captum_pse.region_decomposition import (
     CLASS_MAPS,
     DIFFERENCES,
@@ -175,14 +171,14 @@ class PairedAttribution(Attribution):
         results = []
         for i in range(n_parts):
             # Each input's own part, unless the parts are a layer's.
-            own = slice(i, i + 1) if n_parts == len(found.inputs) else slice(None)
+            own = slice(i, i + 1) if n_parts == len(found.pair.inputs) else slice(None)
             maps = {name: parts[i] for name, parts in found.maps.items()}
             results.append(
                 RegionDecomposition(
-                    found.inputs[own],
-                    found.baselines[own],
+                    found.pair.inputs[own],
+                    found.pair.baselines[own],
                     self.method.get_name(),
-                    found.labels,
+                    found.pair.labels,
                     natural_true=maps["natural_true"],
                     adversarial_true=maps["adversarial_true"],
                     natural_attack=maps["natural_attack"],
@@ -204,20 +200,19 @@ class PairedAttribution(Attribution):
         options: Mapping[str, Any],
     ) -> _Explained:
         """The maps of those names."""
-        xs, x0s = check_tensors(
-            inputs, baselines, ("inputs", "baselines"), share_natural=True
-        )
         options = self._options(reference, options)
-        if "feature_mask" in options:
-            Groups.of(options["feature_mask"], xs)  # Captum's own errors are obscure.
         if additional_forward_args is not None:
             options["additional_forward_args"] = additional_forward_args
-        args = _format_additional_forward_args(additional_forward_args) or ()
-        naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
-        with torch.no_grad():
-            adversarial = first_scores(self.forward_func, xs, args)
-            natural = first_scores(self.forward_func, naturals, args)
-        labels = PairLabels.resolve(target, true_target, adversarial, natural, x0s)
+        pair = score_pair(
+            self.forward_func,
+            inputs,
+            baselines,
+            target,
+            true_target,
+            additional_forward_args,
+            # Captum's own errors about masks are obscure.
+            options.get("feature_mask"),
+        )
         maps, is_tuple = {}, False
         states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
         for name in names:
@@ -226,18 +221,12 @@ class PairedAttribution(Attribution):
             np.random.set_state(states[1])  # noqa: NPY002
             side, label = name.split("_")
             maps[name], is_tuple = self._attributions(
-                naturals if side == "natural" else xs,
-                labels.true_target if label == "true" else labels.target,
+                pair.baselines if side == "natural" else pair.inputs,
+                pair.labels.true_target if label == "true" else pair.labels.target,
                 isinstance(inputs, tuple),
                 options,
             )
-        return _Explained(
-            tuple(x.detach() for x in xs),
-            tuple(x0.detach() for x0 in naturals),
-            labels,
-            maps,
-            is_tuple,
-        )
+        return _Explained(pair, maps, is_tuple)
 
     def _attributions(
         self,
@@ -291,8 +280,6 @@ class PairedAttribution(Attribution):
 
 
 class _Explained(NamedTuple):
-    inputs: tuple[Tensor, ...]
-    baselines: tuple[Tensor, ...]
-    labels: PairLabels
+    pair: ScoredPair
     maps: dict[str, tuple[Tensor, ...]]
     is_tuple: bool

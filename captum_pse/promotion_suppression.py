@@ -6,10 +6,7 @@ import math
 from typing import Any
 
 import torch
-from captum._utils.common import (
-    _expand_additional_forward_args,
-    _format_additional_forward_args,
-)
+from captum._utils.common import _expand_additional_forward_args
 from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor
@@ -17,11 +14,11 @@ from torch import Tensor
 from captum_pse import components
 from captum_pse._engine.dense import ablated_scores
 from captum_pse._engine.path import path_changes
-from captum_pse._forward import ForwardFunc, first_scores, run_forward
-from captum_pse.groups import Groups
+from captum_pse._forward import ForwardFunc, run_forward
+from captum_pse._pair_pass import score_pair
 from captum_pse.labels import Label
-from captum_pse.pair import Tensors, check_tensors
-from captum_pse.pair_labels import PairLabels, exact
+from captum_pse.pair import Tensors
+from captum_pse.pair_labels import exact
 from captum_pse.pixel_decomposition import (
     PIXEL_METHODS,
     Component,
@@ -224,18 +221,16 @@ class PromotionSuppression(PerturbationAttribution):
             >>> bool((result.effect >= 0).all())
             True
         """
-        xs, x0s = check_tensors(
-            inputs, baselines, ("inputs", "baselines"), share_natural=True
-        )
-        groups = Groups.of(feature_mask, xs)
         check_positive_int("perturbations_per_eval", perturbations_per_eval)
-        args = _format_additional_forward_args(additional_forward_args) or ()
-        # One natural example for all is repeated: the arguments may have N examples.
-        naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
-
-        adversarial = first_scores(self.forward_func, xs, args)
-        natural = first_scores(self.forward_func, naturals, args)
-        labels = PairLabels.resolve(target, true_target, adversarial, natural, x0s)
+        xs, naturals, groups, labels, args = score_pair(
+            self.forward_func,
+            inputs,
+            baselines,
+            target,
+            true_target,
+            additional_forward_args,
+            feature_mask,
+        )
 
         def evaluate(batch: tuple[Tensor, ...], copies: int) -> Tensor:
             expanded = _expand_additional_forward_args(args, copies) if args else args
@@ -253,7 +248,7 @@ class PromotionSuppression(PerturbationAttribution):
             before = labels.adversarial_scores.unsqueeze(1)
             changes = before.new_zeros(len(xs[0]), len(groups), 2)
             if len(touched):
-                erased = ablated_scores(evaluate, xs, x0s, groups, touched,
+                erased = ablated_scores(evaluate, xs, naturals, groups, touched,
                                         perturbations_per_eval, progress)  # fmt: skip
                 changes[:, touched.to(before.device)] = before - exact(erased)
         if not changes.isfinite().all():
@@ -262,8 +257,8 @@ class PromotionSuppression(PerturbationAttribution):
         present = groups.sizes(xs) > 0
         changes = torch.where(present.unsqueeze(2), changes, 0)
         return PixelDecomposition(
-            inputs=tuple(x.detach() for x in xs),
-            baselines=tuple(x0.detach() for x0 in naturals),
+            inputs=xs,
+            baselines=naturals,
             groups=groups,
             labels=labels,
             promotion_change=changes[..., 0],

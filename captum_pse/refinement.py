@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from captum._utils.common import _format_additional_forward_args
 from torch import Tensor
 
-from captum_pse._forward import ForwardFunc, first_scores, run_forward
+from captum_pse._forward import ForwardFunc, run_forward
+from captum_pse._pair_pass import score_pair
 from captum_pse._results import (
     SavedResult,
     groups_of_tensors,
@@ -20,7 +20,6 @@ from captum_pse._results import (
 )
 from captum_pse.groups import Groups, fits
 from captum_pse.labels import Label, predicted_class
-from captum_pse.pair import check_tensors
 from captum_pse.pair_labels import PairLabels, records
 
 if TYPE_CHECKING:
@@ -172,21 +171,17 @@ def refine(
         >>> refinement.reaches.tolist()
         [[False, False, False], [True, True, True]]
     """
-    xs, x0s = check_tensors(
-        inputs, baselines, ("inputs", "baselines"), share_natural=True
-    )
-    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
-    groups = Groups.of(feature_mask, xs)
     wanted = tuple(_checked_fraction(f) for f in fractions)
     if not wanted:
         raise ValueError("fractions: got none, want at least one")
-    args = _format_additional_forward_args(additional_forward_args) or ()
-    labels = PairLabels.resolve(
+    xs, naturals, groups, labels, args = score_pair(
+        forward_func,
+        inputs,
+        baselines,
         target,
         true_target,
-        first_scores(forward_func, xs, args),
-        first_scores(forward_func, naturals, args),
-        x0s,
+        additional_forward_args,
+        feature_mask,
     )
     sizes = groups.sizes(xs)
     ranks = _ranks(groups.means(_like_inputs(scores, xs), xs), sizes)
@@ -216,8 +211,8 @@ def refine(
         low = torch.where(succeeds, low, middle)
     smallest = (high / n_groups).squeeze(1)
     return Refinement(
-        inputs=tuple(x.detach() for x in xs),
-        baselines=tuple(x0.detach() for x0 in naturals),
+        inputs=xs,
+        baselines=naturals,
         groups=groups,
         labels=labels,
         ranks=ranks,
