@@ -52,13 +52,8 @@ def score_pair(
     Raises:
         TypeError, ValueError: An argument does not fit.
     """
-    xs, x0s = check_tensors(
-        inputs, baselines, ("inputs", "baselines"), share_natural=True
-    )
+    xs, x0s, naturals, args = _checked(inputs, baselines, additional_forward_args)
     groups = Groups.of(feature_mask, xs)
-    args = _format_additional_forward_args(additional_forward_args) or ()
-    # One natural example for all is repeated: the arguments may have N examples.
-    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
     labels = PairLabels.resolve(
         target,
         true_target,
@@ -109,12 +104,8 @@ def pass_pair(
     Raises:
         TypeError, ValueError: An argument or a layer does not fit.
     """
-    xs, x0s = check_tensors(
-        inputs, baselines, ("inputs", "baselines"), share_natural=True
-    )
+    xs, x0s, naturals, args = _checked(inputs, baselines, additional_forward_args)
     n = len(xs[0])
-    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
-    args = _format_additional_forward_args(additional_forward_args) or ()
     scores, activations = scores_and_activations(
         forward_func,
         layers,
@@ -132,3 +123,16 @@ def pass_pair(
         scores,
         activations,
     )
+
+
+def _checked(
+    inputs: Any, baselines: Any, additional_forward_args: Any
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...], tuple[Any, ...]]:
+    """The sides as given, ``x0`` for each example, and the arguments; all as tuples."""
+    xs, x0s = check_tensors(
+        inputs, baselines, ("inputs", "baselines"), share_natural=True
+    )
+    # One natural example for all is repeated: the arguments may have N examples.
+    naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
+    args = _format_additional_forward_args(additional_forward_args) or ()
+    return xs, x0s, naturals, args

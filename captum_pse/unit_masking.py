@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
@@ -295,10 +296,11 @@ def evaluate_masking(
         for seed in seeds
     ]
 
-    def shares(order: Tensor, count: int) -> Tensor:
-        units: dict[Layer, list[int]] = {layer: order[:count].tolist()}
+    @cache  # All orders begin with nothing and end with everything.
+    def shares(units: frozenset[int]) -> Tensor:
+        masked: dict[Layer, list[int]] = {layer: sorted(units)}
         with mask_units(
-            model, units, mode=mode, ranges=ranges, channel_dim=channel_dim
+            model, masked, mode=mode, ranges=ranges, channel_dim=channel_dim
         ):
             said, before = (
                 torch.cat(
@@ -315,7 +317,9 @@ def evaluate_masking(
     rows = []
     work = [(name, count) for name in orders for count in counts]
     for name, count in tqdm(work, "masking", disable=not show_progress):
-        each = torch.stack([shares(order, count) for order in orders[name]])
+        each = torch.stack(
+            [shares(frozenset(order[:count].tolist())) for order in orders[name]]
+        )
         row: dict[str, Any] = {"layer": layer, "masked": name, "units": count}
         for share, values in zip(SHARES, each.unbind(dim=1), strict=True):
             low, high = _interval(values, len(pairs), name == "random")

@@ -73,23 +73,8 @@ class Run:
             list(whole[first : first + batch_size])
             for first in range(0, len(dataset), batch_size)
         ][self.rank :: self.size]
-        settings = {
-            "layers": network.names,
-            "quantile": quantile,
-            "images": len(dataset),
-            "concepts": self.vocabulary.concepts,
-            "batch_size": batch_size,
-            "memory_limit": memory_limit,
-            "size": self.size,
-        }
-        # What the model makes of an image tells it from any other, normalisation
-        # included, and a few samples tell the data set.
         self.probe = self._probe()
-        told: list[Tensor] = [*self.probe]
-        for index in (len(dataset) // 2, len(dataset) - 1):
-            sample = dataset[index]
-            told += [sample.image, self.vocabulary.read(sample, index).labels]
-        self.run = fingerprint(settings, told)
+        self.run = "" if checkpoints is None else self._fingerprint(batch_size)
 
     def thresholds(self) -> tuple[list[Quantiles], list[Tensor]]:
         """The quantiles of each layer's units over all images."""
@@ -221,6 +206,24 @@ class Run:
         if network.reshape_transform is not None:
             values = [network.reshape_transform(value) for value in values]
         return values
+
+    def _fingerprint(self, batch_size: int) -> str:
+        settings = {
+            "layers": self.network.names,
+            "quantile": self.quantile,
+            "images": len(self.dataset),
+            "concepts": self.vocabulary.concepts,
+            "batch_size": batch_size,
+            "memory_limit": self.memory_limit,
+            "size": self.size,
+        }
+        # What the model makes of an image tells it from any other, normalisation
+        # included, and a few samples tell the data set.
+        told: list[Tensor] = [*self.probe]
+        for index in (len(self.dataset) // 2, len(self.dataset) - 1):
+            sample = self.dataset[index]
+            told += [sample.image, self.vocabulary.read(sample, index).labels]
+        return fingerprint(settings, told)
 
     def _probe(self) -> Tensors:
         """The maps of the first image, in a whole pass that checks the layers."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_pse._files import atomic_path, versions, write_csv
 from captum_pse._results import SavedResult
-from captum_pse.dissection.concepts import Concept
+from captum_pse.dissection.concepts import Concept, Vocabulary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,8 +79,12 @@ class Dissection(SavedResult):
     min_iou: float
 
     @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.concepts)
+
+    @property
     def categories(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(concept.category for concept in self.concepts))
+        return self._vocabulary.categories
 
     def __repr__(self) -> str:
         found = ", ".join(
@@ -93,7 +97,7 @@ class Dissection(SavedResult):
         """Of every unit with every concept, ``(K, C)``, double precision; 0 where
         neither is anywhere."""
         counts = self._layer(layer)
-        union = counts.areas[:, self._category] + self.concept_areas
+        union = counts.areas[:, self._vocabulary.category] + self.concept_areas
         union = union - counts.intersections
         return counts.intersections.double() / union.clamp(min=1)
 
@@ -141,7 +145,7 @@ class Dissection(SavedResult):
         category, and the largest IoU that a unit can reach. A unit's mask has about the
         share ``quantile`` of all pixels, so that it cannot fill a large concept; one is
         out of reach where even a mask that is all inside it makes no detector."""
-        pixels = self.category_pixels[self._category].clamp(min=1).double()
+        pixels = self.category_pixels[self._vocabulary.category].clamp(min=1).double()
         areas = self.concept_areas.double()
         reachable = (self.quantile * self.n_pixels / areas.clamp(min=1)).clamp(max=1)
         columns = zip(
@@ -251,11 +255,6 @@ class Dissection(SavedResult):
             category_pixels=tensors["category_pixels"],
             **{name: settings[name] for name in _SETTINGS},
         )
-
-    @cached_property
-    def _category(self) -> Tensor:
-        """int64 ``(C,)``, the place of each concept's category."""
-        return torch.tensor([self.categories.index(c.category) for c in self.concepts])
 
     def _layer(self, name: str) -> LayerOverlaps:
         if name not in self.layers:
