@@ -4,6 +4,7 @@ A plugin for Captum, after Xu et al., "Interpreting Adversarial Examples by Acti
 Promotion and Suppression", arXiv:1904.02057.
 """
 
+from captum_pse._engine.choice import EngineWarning
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.agreement import Agreement, agreement
 from captum_pse.dissection import Dissection, NetworkDissection
@@ -14,6 +15,7 @@ from captum_pse.groups import (
     grid_mask,
     superpixel_mask,
 )
+from captum_pse.incremental_ablation import IncrementalAblation
 from captum_pse.interpretability import (
     InterpretabilityScore,
     interpretability_score,
@@ -44,6 +46,8 @@ __all__ = [
     "Agreement",
     "Dissection",
     "DissectionSensitivity",
+    "EngineWarning",
+    "IncrementalAblation",
     "InterpretabilityScore",
     "MaskingCurves",
     "NetworkDissection",

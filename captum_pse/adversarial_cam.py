@@ -237,7 +237,8 @@ class AdversarialCAM(LayerAttribution):
         }[self.method]
         with torch.enable_grad():
             # Examples do not mix, so that the gradient of the sum is each one's own.
-            of_labels = labels.select(scores, repeats=2).sum(dim=0).unbind()
+            both_sides = torch.arange(len(scores) // 2).repeat(2)
+            of_labels = labels.select(scores, both_sides).sum(dim=0).unbind()
         try:
             gradients = [
                 torch.autograd.grad(score, activations, retain_graph=keep)

@@ -124,20 +124,18 @@ class PairLabels:
             "true_score_loss": -moved[:, 1],
         }
 
-    def select(self, scores: Tensor, repeats: int = 1) -> Tensor:
+    def select(self, scores: Tensor, examples: Tensor) -> Tensor:
         """The scores of ``t`` and ``t0``, in this order.
 
         Args:
-            scores (Tensor): Shape ``(repeats * N, C, ...)``, copy after copy of the
-                pairs.
-            repeats (int, optional): How many copies. Default: 1
+            scores (Tensor): Shape ``(B, C, ...)``.
+            examples (Tensor): int64 ``(B,)``: which pair each is of.
 
         Returns:
-            *Tensor*: Shape ``(repeats * N, 2)``.
+            *Tensor*: Shape ``(B, 2)``.
         """
-        return _select(
-            scores, self.target.repeat(repeats, 1), self.true_target.repeat(repeats, 1)
-        )
+        rows = examples.to(self.target.device)
+        return _select(scores, self.target[rows], self.true_target[rows])
 
 
 def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:

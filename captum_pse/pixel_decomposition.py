@@ -30,7 +30,7 @@ PixelMethod: TypeAlias = Literal["exact", "gradient"]
 PIXEL_METHODS: tuple[str, ...] = get_args(PixelMethod)
 TYPE_NAMES = {-1: "suppression", 0: "balanced", 1: "promotion"}
 
-_SETTINGS = ("method", "eps", "threshold", "is_tuple")
+_SETTINGS = ("method", "engine", "engine_note", "eps", "threshold", "is_tuple")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +49,8 @@ class PixelDecomposition(SavedResult):
         suppression_change (Tensor): ``(N, n)``, signed: ``Z(x'_i)_t0 - Z(x')_t0``.
         method (str): Whether the changes are ``"exact"`` or estimated by
             ``"gradient"``.
+        engine (str): Whether they come from ``"dense"`` passes or ``"incremental"``
+            ones, and ``engine_note``: why, or what that saved.
         eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
         is_tuple (bool): Whether the inputs came as a tuple.
     """
@@ -60,6 +62,8 @@ class PixelDecomposition(SavedResult):
     promotion_change: Tensor
     suppression_change: Tensor
     method: PixelMethod
+    engine: str
+    engine_note: str
     eps: float
     threshold: float
     is_tuple: bool
@@ -186,7 +190,7 @@ class PixelDecomposition(SavedResult):
         draw = visualization.plot_pair if is_image else visualization.plot_groups
         return draw(self, example, **options)
 
-    _FORMAT = "captum_pse.PixelDecomposition/1"
+    _FORMAT = "captum_pse.PixelDecomposition/2"
 
     def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pair_tensors(self.inputs, self.baselines, self.labels)

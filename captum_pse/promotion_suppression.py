@@ -6,15 +6,16 @@ import math
 from typing import Any
 
 import torch
-from captum._utils.common import _expand_additional_forward_args
 from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor
 
 from captum_pse import components
-from captum_pse._engine.dense import ablated_scores
+from captum_pse._engine.ablation import Ablation
+from captum_pse._engine.batches import MEMORY_LIMIT
+from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._engine.path import path_changes
-from captum_pse._forward import ForwardFunc, run_forward
+from captum_pse._forward import ForwardFunc
 from captum_pse._pair_pass import score_pair
 from captum_pse.labels import Label
 from captum_pse.pair import Tensors
@@ -68,10 +69,22 @@ class PromotionSuppression(PerturbationAttribution):
         method (str, optional): ``"exact"`` or ``"gradient"``. Default: ``"exact"``
         n_steps (int, optional): Of ``"gradient"``: how many points of the path, by
             Gauss and Legendre's rule. Default: 16
+        engine (str, optional): How ``"exact"`` evaluates. ``"dense"`` runs the model on
+            every ``x'_i``. ``"incremental"`` recomputes only what a group changes of
+            the model's maps, which gives the same numbers up to rounding; it needs a
+            ``torch.nn.Module`` on images that torch.fx can trace, and checks itself
+            against the model at every call. ``"auto"`` takes it where it saves work.
+            The result says which it was. Default: ``"auto"``
+        memory_limit (int, optional): Bytes that a pass may take beside the model, by
+            estimate, where ``perturbations_per_eval`` is None. Default: 1 GiB
 
     Raises:
-        ValueError: ``eps`` or ``n_steps`` is not positive, ``threshold`` is negative,
-            or there is no such method.
+        ValueError: ``eps``, ``n_steps`` or ``memory_limit`` is not positive,
+            ``threshold`` is negative, or there is no such method or engine.
+
+    Warns:
+        EngineWarning: When evaluating: the incremental engine was asked for and cannot
+            be used, or its numbers failed the check. Full passes are used instead.
 
     Examples::
 
@@ -90,13 +103,17 @@ class PromotionSuppression(PerturbationAttribution):
         threshold: float = components.DOMINANCE,
         method: PixelMethod = "exact",
         n_steps: int = 16,
+        engine: Engine = "auto",
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         super().__init__(forward_func)
         if method not in PIXEL_METHODS:
             raise ValueError(
                 f"method: got {method!r}, want one of {', '.join(PIXEL_METHODS)}"
             )
+        check_engine(engine)
         check_positive_int("n_steps", n_steps)
+        check_positive_int("memory_limit", memory_limit)
         if not 0 < eps < math.inf:
             raise ValueError(f"eps: got {eps}, want a positive number")
         if not 0 <= threshold < math.inf:
@@ -105,6 +122,8 @@ class PromotionSuppression(PerturbationAttribution):
         self.threshold = float(threshold)
         self.method: PixelMethod = method
         self.n_steps = n_steps
+        self.engine: Engine = engine
+        self.memory_limit = memory_limit
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -126,7 +145,7 @@ class PromotionSuppression(PerturbationAttribution):
         component: Component = "effect",
         additional_forward_args: Any = None,
         feature_mask: Tensor | tuple[Tensor, ...] | None = None,
-        perturbations_per_eval: int = 1,
+        perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensors:
         r"""One component of the perturbation's effect, with the shape of the inputs.
@@ -157,8 +176,10 @@ class PromotionSuppression(PerturbationAttribution):
                 :func:`captum_pse.default_feature_mask`: for images a grid of cells a
                 14th of the longer side wide, else single features. Default: None
             perturbations_per_eval (int, optional): How many groups, or points of the
-                path, one pass of the model evaluates; it holds
-                ``N * perturbations_per_eval`` examples. Default: 1
+                path, one pass evaluates, at most; it holds ``N`` times as many
+                examples, the incremental engine's just as many. None means as many as
+                fit ``memory_limit``. Where memory runs out, the number is halved.
+                Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default:
                 False
 
@@ -201,7 +222,7 @@ class PromotionSuppression(PerturbationAttribution):
         *,
         additional_forward_args: Any = None,
         feature_mask: Tensor | tuple[Tensor, ...] | None = None,
-        perturbations_per_eval: int = 1,
+        perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> PixelDecomposition:
         """All components at once, with the signed changes and the group table.
@@ -221,7 +242,8 @@ class PromotionSuppression(PerturbationAttribution):
             >>> bool((result.effect >= 0).all())
             True
         """
-        check_positive_int("perturbations_per_eval", perturbations_per_eval)
+        if perturbations_per_eval is not None:
+            check_positive_int("perturbations_per_eval", perturbations_per_eval)
         xs, naturals, groups, labels, args = score_pair(
             self.forward_func,
             inputs,
@@ -231,26 +253,18 @@ class PromotionSuppression(PerturbationAttribution):
             additional_forward_args,
             feature_mask,
         )
-
-        def evaluate(batch: tuple[Tensor, ...], copies: int) -> Tensor:
-            expanded = _expand_additional_forward_args(args, copies) if args else args
-            scores = run_forward(self.forward_func, batch, expanded)
-            return labels.select(scores, copies)
-
+        before = labels.adversarial_scores
+        ablation = Ablation(
+            self.forward_func, xs, naturals, groups, args, labels.select, before
+        )
         progress = self.get_name() if show_progress else None
+        limits = perturbations_per_eval, self.memory_limit, progress
+        engine, note = "dense", "the gradient method takes full passes"
         if self.method == "gradient":
-            changes = path_changes(evaluate, xs, naturals, groups, self.n_steps,
-                                   perturbations_per_eval, progress)  # fmt: skip
+            changes = path_changes(ablation, self.n_steps, *limits)
         else:
-            # What delta leaves alone cannot be erased.
-            deltas = tuple((x != x0).to(x) for x, x0 in zip(xs, naturals, strict=True))
-            touched = (groups.sums(deltas, xs) > 0).any(dim=0).nonzero()[:, 0]
-            before = labels.adversarial_scores.unsqueeze(1)
-            changes = before.new_zeros(len(xs[0]), len(groups), 2)
-            if len(touched):
-                erased = ablated_scores(evaluate, xs, naturals, groups, touched,
-                                        perturbations_per_eval, progress)  # fmt: skip
-                changes[:, touched.to(before.device)] = before - exact(erased)
+            erased, engine, note = ablated_scores(ablation, self.engine, *limits)
+            changes = before.unsqueeze(1) - exact(erased)
         if not changes.isfinite().all():
             raise ValueError("forward_func: returned NaN or infinite scores")
         changes = exact(changes).to(xs[0].device)
@@ -264,6 +278,8 @@ class PromotionSuppression(PerturbationAttribution):
             promotion_change=changes[..., 0],
             suppression_change=-changes[..., 1],
             method=self.method,
+            engine=engine,
+            engine_note=note,
             eps=self.eps,
             threshold=self.threshold,
             is_tuple=isinstance(inputs, tuple),

@@ -22,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-pairs", action="store_true", help="compare numbers on every real pair"
     )
+    parser.addoption(
+        "--all-models", action="store_true", help="try every torchvision model"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -192,7 +192,12 @@ def test_groups_that_delta_leaves_alone_cost_nothing(make_case):
 
     method = PromotionSuppression(forward)
     result = method.decompose(
-        x, case.natural, 1, 2, feature_mask=grid_mask((6, 6), cell=2)
+        x,
+        case.natural,
+        1,
+        2,
+        feature_mask=grid_mask((6, 6), cell=2),
+        perturbations_per_eval=1,
     )
     # Both sides of the pair, and two of nine groups.
     assert len(passes) == 4

@@ -130,7 +130,7 @@ def write_other(path: Path) -> None:
 def write_part(path: Path) -> None:
     from safetensors.torch import save_file
 
-    manifest = json.dumps({"format": "captum_pse.PixelDecomposition/1"})
+    manifest = json.dumps({"format": "captum_pse.PixelDecomposition/2"})
     save_file({"x": torch.zeros(1)}, path, {"manifest": manifest})
 
 

@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+from captum._utils.common import _expand_additional_forward_args
 from torch import Tensor
 
-from captum_pse.groups import Groups
-
-#: Scores ``(k * N, K)`` of ``k`` perturbed copies of the batch, copy after copy.
-Evaluate = Callable[[tuple[Tensor, ...], int], Tensor]
+from captum_pse._engine.ablation import Ablation, Progress
+from captum_pse._engine.batches import DENSE_FACTOR, Batches, copies_in, size_of
 
 
-def ablated_scores(
-    evaluate: Evaluate,
-    inputs: tuple[Tensor, ...],
-    baselines: tuple[Tensor, ...],
-    groups: Groups,
-    chosen: Tensor,
-    perturbations_per_eval: int,
-    progress: str | None = None,
+def evaluate(ablation: Ablation, batch: tuple[Tensor, ...], copies: int) -> Tensor:
+    """K scores of each of ``copies`` copies of the inputs, copy after copy."""
+    args = ablation.additional_forward_args
+    expanded = _expand_additional_forward_args(args, copies) if args else args
+    scores = ablation.run(batch, expanded)
+    n = len(ablation.inputs[0])
+    return ablation.select(scores, torch.arange(n).repeat(copies))
+
+
+def dense_scores(
+    ablation: Ablation,
+    perturbations_per_eval: int | None,
+    memory_limit: int,
+    progress: Progress,
 ) -> Tensor:
-    """The scores after each group alone was set to its baseline.
+    """The scores after each group alone was erased, ``(N, n_groups, K)``.
 
-    Args:
-        evaluate (Callable): Gives K scores for each example of a perturbed batch.
-        inputs (tuple[Tensor, ...]): Shape ``(N, ...)`` each.
-        baselines (tuple[Tensor, ...]): What is pasted in; shape ``(N or 1, ...)``.
-        groups (Groups): The groups of features.
-        chosen (Tensor): int64 ``(n,)``, the numbers of the groups to evaluate; at least
-            one.
-        perturbations_per_eval (int): How many groups one pass evaluates: it holds that
-            many copies of the inputs.
-        progress (str, optional): Title of a progress bar; None shows none.
-
-    Returns:
-        *Tensor*: Shape ``(N, n, K)``.
+    One pass holds ``perturbations_per_eval`` copies of all inputs, or, for None, as
+    many as ``memory_limit`` bytes allow.
     """
-    from tqdm.auto import tqdm
+    inputs, wanted = ablation.inputs, ablation.wanted
+    size = perturbations_per_eval or copies_in(
+        memory_limit, DENSE_FACTOR * size_of(inputs)
+    )
+    chosen = wanted.any(dim=0).nonzero()[:, 0]
+    scores = ablation.unperturbed()
 
-    chunks = chosen.split(perturbations_per_eval)
-    bar = tqdm(chunks, desc=progress, disable=progress is None, unit="pass")
-    scores = []
-    for chunk in bar:
+    def of(chunk: slice) -> Tensor:
+        numbers = chosen[chunk]
         perturbed = tuple(
             torch.where(
-                index == chunk.reshape(-1, *(1,) * index.dim()), baseline, x
+                index == numbers.reshape(-1, *(1,) * index.dim()), baseline, x
             ).flatten(0, 1)
-            for index, x, baseline in zip(groups.index, inputs, baselines, strict=True)
+            for index, x, baseline in zip(
+                ablation.groups.index, inputs, ablation.baselines, strict=True
+            )
         )
-        scores.append(evaluate(perturbed, len(chunk)).unflatten(0, (len(chunk), -1)))
-    return torch.cat(scores).movedim(0, 1)
+        return evaluate(ablation, perturbed, len(numbers))
+
+    for chunk, returned in Batches(size).each(len(chosen), of):
+        numbers = chosen[chunk].to(scores.device)
+        erased = returned.unflatten(0, (len(numbers), -1)).movedim(0, 1)
+        here = wanted[:, chosen[chunk]].to(scores.device).unsqueeze(2)
+        scores[:, numbers] = torch.where(here, erased.to(scores), scores[:, numbers])
+        progress(int(here.sum()))
+    return scores

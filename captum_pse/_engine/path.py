@@ -9,18 +9,17 @@ from captum.attr._utils.approximation_methods import approximation_parameters
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_pse._engine.dense import Evaluate
-from captum_pse.groups import Groups
+from captum_pse._engine.ablation import Ablation
+from captum_pse._engine.batches import GRADIENT_FACTOR, Batches, copies_in, size_of
+from captum_pse._engine.dense import evaluate
 
 
 @torch.enable_grad()
 def path_changes(
-    evaluate: Evaluate,
-    inputs: tuple[Tensor, ...],
-    baselines: tuple[Tensor, ...],
-    groups: Groups,
+    ablation: Ablation,
     n_steps: int,
-    points_per_eval: int,
+    points_per_eval: int | None,
+    memory_limit: int,
     progress: str | None = None,
 ) -> Tensor:
     r"""Integrated gradients from the baselines to the inputs, summed over groups.
@@ -33,52 +32,66 @@ def path_changes(
     the error of the rule.
 
     Args:
-        evaluate (Callable): Gives K scores for each example of a batch.
-        inputs, baselines (tuple[Tensor, ...]): Shape ``(N, ...)`` each.
-        groups (Groups): The groups of features.
+        ablation (Ablation): The examples and their groups.
         n_steps (int): How many points of the path.
-        points_per_eval (int): How many of them one pass holds, N examples each.
+        points_per_eval (int, optional): How many of them one pass holds, N examples
+            each; None: as many as memory allows.
+        memory_limit (int): Bytes that a pass may take beside the model.
         progress (str, optional): Title of a progress bar; None shows none.
 
     Returns:
         *Tensor*: Shape ``(N, n_groups, K)``.
     """
     weights_of, points_of = approximation_parameters("gausslegendre")
-    steps = list(zip(weights_of(n_steps), points_of(n_steps), strict=True))
-    sums: list[list[Tensor]] = []
-    starts = range(0, n_steps, points_per_eval)
-    for start in tqdm(starts, progress, disable=progress is None, unit="pass"):
-        weights, points = zip(*steps[start : start + points_per_eval], strict=True)
+    weights, points = weights_of(n_steps), points_of(n_steps)
+    inputs, baselines = ablation.inputs, ablation.baselines
+
+    def weighted(chunk: slice) -> list[list[Tensor]]:
+        """For each score, the weighted sum of its gradients by each input."""
+        some = points[chunk]
         on_path = tuple(
-            torch.cat([x0 + point * (x - x0) for point in points]).detach()
+            torch.cat([x0 + point * (x - x0) for point in some]).detach()
             for x, x0 in zip(inputs, baselines, strict=True)
         )
         for x in on_path:
             x.requires_grad_()
         # Copies, as the model may write into what it gets.
-        scores = evaluate(tuple(x.clone() for x in on_path), len(points))
-        for k, score in enumerate(scores.sum(dim=0)):
-            gradients = torch.autograd.grad(
-                score, on_path, retain_graph=k + 1 < scores.shape[1], allow_unused=True
-            )
-            if start == 0:
-                sums.append([torch.zeros_like(x) for x in inputs])
-            for total, gradient in zip(sums[k], gradients, strict=True):
-                if gradient is not None:
-                    total += _weighted(gradient, weights)
+        scores = evaluate(ablation, tuple(x.clone() for x in on_path), len(some))
+        of_scores = scores.sum(dim=0).unbind()
+        return [
+            [
+                torch.zeros_like(x) if gradient is None
+                else _weighted(gradient, weights[chunk])
+                for x, gradient in zip(
+                    inputs,
+                    torch.autograd.grad(
+                        score, on_path, allow_unused=True,
+                        retain_graph=k + 1 < len(of_scores),
+                    ),
+                    strict=True,
+                )
+            ]
+            for k, score in enumerate(of_scores)
+        ]  # fmt: skip
+
+    size = points_per_eval or copies_in(memory_limit, GRADIENT_FACTOR * size_of(inputs))
+    sums: list[list[Tensor]] = []
+    with tqdm(total=n_steps, desc=progress, disable=progress is None) as bar:
+        for chunk, found in Batches(size).each(n_steps, weighted):
+            if not sums:
+                sums = [[torch.zeros_like(x) for x in of_score] for of_score in found]
+            for totals, of_score in zip(sums, found, strict=True):
+                for total, gradient in zip(totals, of_score, strict=True):
+                    total += gradient
+            bar.update(chunk.stop - chunk.start)
     with torch.no_grad():
+        moved = [x - x0 for x, x0 in zip(inputs, baselines, strict=True)]
         return torch.stack(
             [
-                groups.sums(
-                    tuple(
-                        total * (x - x0)
-                        for total, x, x0 in zip(
-                            of_score, inputs, baselines, strict=True
-                        )
-                    ),
-                    inputs,
+                ablation.groups.sums(
+                    tuple(t * d for t, d in zip(totals, moved, strict=True)), inputs
                 )
-                for of_score in sums
+                for totals in sums
             ],
             dim=2,
         )

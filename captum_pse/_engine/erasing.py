@@ -1,0 +1,71 @@
+"""One input of one example, with one group erased at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_pse._engine.windows import Boxes, Windows
+
+
+class Erasing:
+    """Makes copies of an input in which a group has the values of the baseline.
+
+    Args:
+        x, baseline (Tensor): Shape ``(1, ...)``.
+        index (Tensor): Which group a feature is in; broadcasts to ``x``.
+        n_groups (int): How many groups there are.
+    """
+
+    def __init__(
+        self, x: Tensor, baseline: Tensor, index: Tensor, n_groups: int
+    ) -> None:
+        self.x, self.baseline = x, baseline.expand_as(x)
+        #: The group that changes a feature, -1 for none.
+        self.owner = torch.where(x != baseline, index.expand_as(x), -1)
+        self.n_groups = n_groups
+
+    def touched(self) -> Tensor:
+        """bool ``(n_groups,)``: which groups change a feature of this input."""
+        found = torch.zeros(self.n_groups + 1, dtype=torch.bool, device=self.x.device)
+        found[self.owner.flatten()] = True
+        return found[:-1]
+
+    def boxes(self, groups: Tensor) -> Boxes:
+        """What each of these groups changes of an image ``(1, C, H, W)``.
+
+        A group that changes nothing has the box of one pixel.
+        """
+        slots = torch.where(self.owner < 0, self.n_groups, self.owner).flatten()
+        lo, hi = [], []
+        for axis in (2, 3):
+            n = self.x.shape[axis]
+            shape = [n if a == axis else 1 for a in range(4)]
+            at = torch.arange(n, device=self.x.device).reshape(shape)
+            at = at.expand(self.x.shape).flatten()
+            start = at.new_full((self.n_groups + 1,), n)
+            lo.append(start.scatter_reduce(0, slots, at, "amin"))
+            hi.append((start - n - 1).scatter_reduce(0, slots, at, "amax"))
+        first, last = (
+            torch.stack(side, dim=1)[groups].cpu().numpy() for side in (lo, hi)
+        )
+        nowhere = last < 0
+        return Boxes(np.where(nowhere, 0, first), np.where(nowhere, 0, last))
+
+    def windows(self, windows: Windows, groups: Tensor) -> Tensor:
+        """Those regions of an image, each with its group erased; channels last."""
+        extent = self.x.shape[2:]
+        at = windows.rows(extent).to(self.x.device)
+        x, baseline, owner = (
+            side[0].movedim(0, -1).reshape(-1, side.shape[1])
+            for side in (self.x, self.baseline, self.owner)
+        )
+        of = groups.repeat_interleave(torch.Size(windows.size).numel())[:, None]
+        rows = torch.where(owner[at] == of, baseline[at], x[at])
+        return rows.reshape(len(groups), *windows.size, -1).movedim(-1, 1)
+
+    def copies(self, groups: Tensor) -> Tensor:
+        """The whole input, once for each group, which is erased."""
+        of = groups.reshape(-1, *(1,) * (self.x.dim() - 1))
+        return torch.where(self.owner == of, self.baseline, self.x)

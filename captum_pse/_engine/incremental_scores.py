@@ -1,0 +1,264 @@
+"""Evaluates perturbed inputs by the windows in which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from captum_pse._engine.ablation import Ablation, Progress
+from captum_pse._engine.batches import Batches, copies_in
+from captum_pse._engine.erasing import Erasing
+from captum_pse._engine.incremental import Incremental
+from captum_pse._engine.plan import Anywhere, Plan
+from captum_pse._engine.recording import record, trace
+from captum_pse._engine.tape import NotTraceableError, Ref, Tape
+from captum_pse._engine.windows import Boxes
+
+#: More copies in a pass of the CPU fall out of its caches.
+MOST_COPIES = {"cpu": 32}
+#: What tracing, the first pass and the check take, in full passes.
+PREPARATION = 4
+#: How many copies are checked against full passes.
+CHECKED = 2
+
+
+class MismatchError(Exception):
+    """The incremental numbers are not those of the model; the text says where."""
+
+
+class NotWorthItError(Exception):
+    """Full passes are as fast; the text says why."""
+
+
+def incremental_scores(
+    ablation: Ablation,
+    perturbations_per_eval: int | None,
+    memory_limit: int,
+    progress: Progress,
+    *,
+    always: bool,
+) -> tuple[Tensor, str]:
+    """The scores after each group alone was erased, and what that saved.
+
+    Every example has a pass of its own, of which its copies read what they leave as it
+    was. The first pass of each example and some copies of the first are checked against
+    the model.
+
+    Args:
+        ablation (Ablation): The examples and their groups; at least one is wanted.
+        perturbations_per_eval (int, optional): The most copies in a pass.
+        memory_limit (int): Bytes that a pass may take beside the model.
+        progress (Callable): Told how many more copies are done.
+        always (bool): Also where it saves nothing.
+
+    Returns:
+        *tuple*: Scores ``(N, n_groups, K)``, and a note.
+
+    Raises:
+        NotTraceableError: The model cannot be evaluated so.
+        MismatchError: It was, and the numbers are wrong.
+        NotWorthItError: Without ``always``, if it saves nothing.
+    """
+    model = ablation.forward_func
+    if not isinstance(model, nn.Module):
+        raise NotTraceableError(
+            "forward_func is a function; torch.fx traces a torch.nn.Module, such as a "
+            "Sequential around the model"
+        )
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise NotTraceableError(
+            "the model itself has hooks, which torch.fx passes over"
+        )
+    if all(x.dim() != 4 for x in ablation.inputs):
+        raise NotTraceableError("no input is an image (N, C, H, W)")
+    graph = trace(model)
+    scores, note = ablation.unperturbed(), ""
+    most = perturbations_per_eval or MOST_COPIES.get(scores.device.type, 1 << 30)
+    for n, wanted in enumerate(ablation.wanted):
+        groups = wanted.nonzero()[:, 0]
+        if not len(groups):
+            continue
+        example = _Example(ablation, model, graph, n)
+        work = list(example.plans(groups))
+        if not note:
+            note = _saved([plan for _, plan in work], always)
+            example.check(*work[0])
+        example.model.keep_for([plan for _, plan in work])
+        for chosen, plan in work:
+            batches = Batches(min(most, copies_in(memory_limit, plan.bytes_per_copy)))
+            for chunk, found in example.scores(chosen, plan, batches):
+                scores[n, chosen[chunk].to(scores.device)] = found.to(scores)
+                progress(len(found))
+    return scores, note
+
+
+def _saved(plans: Sequence[Plan], always: bool) -> str:
+    """What the plans of an example save, in words."""
+    copies = sum(plan.m for plan in plans)
+    dense = sum(plan.m * plan.dense_work for plan in plans)
+    share = sum(plan.m * plan.work for plan in plans) / dense if dense else 1.0
+    if not always and PREPARATION + copies * share > copies:
+        raise NotWorthItError(
+            f"windows take {share:.0%} of the multiply-adds of {copies} full passes, "
+            f"and as much as {PREPARATION} passes to prepare"
+        )
+    return f"{share:.0%} of the multiply-adds of full passes"
+
+
+class _Example:
+    """One example, on which the model was run."""
+
+    def __init__(
+        self, ablation: Ablation, model: nn.Module, graph: fx.Graph, n: int
+    ) -> None:
+        self.ablation, self.n, self.graph, self.root = ablation, n, graph, model
+        inputs = tuple(x[n : n + 1] for x in ablation.inputs)
+        self.args = _of_example(ablation, n)
+        self.tape = self.record(inputs)
+        self.erasings = [
+            Erasing(
+                x,
+                baseline.expand_as(every)[n : n + 1],
+                index.expand(len(every), *index.shape[1:])[n : n + 1],
+                len(ablation.groups),
+            )
+            for x, every, baseline, index in zip(
+                inputs,
+                ablation.inputs,
+                ablation.baselines,
+                ablation.groups.index,
+                strict=True,
+            )
+        ]
+        self.model = Incremental(self.tape)
+
+    def record(self, inputs: tuple[Tensor, ...]) -> Tape:
+        """The tape of one pass, the end of which is one tensor."""
+        tape = record(self.root, self.graph, (*(x.clone() for x in inputs), *self.args))
+        if not isinstance(tape.output, Ref):
+            raise NotTraceableError("the model does not return one tensor")
+        return tape
+
+    def plans(self, groups: Tensor) -> Iterator[tuple[Tensor, Plan]]:
+        """The groups, sorted into classes of about one size, with a plan for each."""
+        images = [e for e in self.erasings if e.x.dim() == 4]
+        boxes = [erasing.boxes(groups) for erasing in images]
+        sides = np.stack([(b.hi - b.lo).max(axis=1) + 1 for b in boxes]).max(axis=0)
+        # Half an octave: a window is at most 1.4 times too large.
+        classes = np.ceil(2 * np.log2(sides))
+        for of_class in np.unique(classes):
+            rows = np.flatnonzero(classes == of_class)
+            chosen = groups[torch.from_numpy(rows).to(groups.device)]
+            changes: list[Boxes | Anywhere | None] = []
+            of_images = iter(boxes)
+            for erasing in self.erasings:
+                box = next(of_images) if erasing.x.dim() == 4 else None
+                if not erasing.touched()[chosen].any():
+                    changes.append(None)
+                elif box is None:
+                    changes.append(Anywhere())
+                else:
+                    changes.append(Boxes(box.lo[rows], box.hi[rows]))
+            others = [None] * (len(self.tape.inputs) - len(changes))
+            yield chosen, self.model.plan([*changes, *others], len(rows))
+
+    def scores(
+        self, chosen: Tensor, plan: Plan, batches: Batches
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The K scores of the copies of a plan, batch by batch."""
+
+        def of(chunk: slice) -> Tensor:
+            scores = self.all_scores(chosen, plan, chunk)
+            examples = torch.full((len(scores),), self.n)
+            return self.ablation.select(scores, examples)
+
+        return batches.each(plan.m, of)
+
+    def given(self, chosen: Tensor, plan: Plan, chunk: slice) -> dict[int, Tensor]:
+        """The inputs that change in some copies: windows, or all of them."""
+        found = {}
+        for number, erasing in zip(self.tape.inputs, self.erasings, strict=False):
+            changed = plan.changed.get(number)
+            if changed is None:
+                continue
+            if changed.windows is None:
+                found[number] = erasing.copies(chosen[chunk])
+            else:
+                windows = changed.windows[chunk]
+                found[number] = erasing.windows(windows, chosen[chunk])
+        return found
+
+    def all_scores(self, chosen: Tensor, plan: Plan, chunk: slice) -> Tensor:
+        given = self.given(chosen, plan, chunk)
+        returned: Tensor = self.model.run(plan, chunk, given)
+        return returned
+
+    def check(self, chosen: Tensor, plan: Plan) -> None:
+        """Compares the pass of the example, and of some copies, with the model's own.
+
+        Raises:
+            MismatchError: They are too far from each other.
+        """
+        said = self.tape.values[self.tape.output.number]
+        found = self.ablation.select(said, torch.full((1,), self.n))
+        known = self.ablation.before[self.n : self.n + 1]
+        if not _agree(found.to(known), known, said):
+            raise MismatchError(
+                "the traced graph does not give the scores of the model"
+            )
+        some = np.linspace(0, plan.m - 1, min(CHECKED, plan.m)).astype(int)
+        for at in some.tolist():
+            one = slice(at, at + 1)
+            copies = tuple(e.copies(chosen[one]) for e in self.erasings)
+            wanted = self.ablation.run(tuple(x.clone() for x in copies), self.args)
+            if not _agree(self.all_scores(chosen, plan, one), wanted, wanted):
+                name = self.suspect(chosen, plan, one, copies)
+                raise MismatchError(
+                    f"the incremental scores are not those of the model; they first "
+                    f"differ at {name}"
+                )
+
+    def suspect(
+        self, chosen: Tensor, plan: Plan, one: slice, copies: tuple[Tensor, ...]
+    ) -> str:
+        """The first node whose value is not what the graph gives on the copy itself."""
+        wanted = self.record(copies)
+        last = {id(x): number for number, x in wanted.values.items()}
+        given = self.given(chosen, plan, one)
+        for name, number, value in self.model.follow(plan, one, given):
+            x = wanted.values[number]
+            # Of what was written over, only the end is known.
+            kept = isinstance(x, Tensor) and last[id(x)] == number
+            if kept and not _agree(value, x, x):
+                return name
+        return "no node of the graph: it is not the graph of the model"
+
+
+def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
+    """The additional arguments of one example."""
+    n_examples = len(ablation.inputs[0])
+    args = []
+    for arg in ablation.additional_forward_args:
+        if isinstance(arg, Tensor):
+            if arg.dim() == 0 or len(arg) != n_examples:
+                raise NotTraceableError(
+                    f"additional_forward_args: got shape {tuple(arg.shape)}, which is "
+                    f"not one row for each of {n_examples} examples"
+                )
+            arg = arg[n : n + 1]
+        args.append(arg)
+    return tuple(args)
+
+
+def _agree(a: Tensor, b: Tensor, scores: Tensor) -> bool:
+    """Whether values differ by rounding alone, measured by the spread of scores."""
+    if a.shape != b.shape or not scores.is_floating_point():
+        return False
+    spread = float(scores.max() - scores.min()) or float(scores.abs().max()) or 1.0
+    tolerance = max(1e-4, 16 * torch.finfo(scores.dtype).eps)
+    if scores.is_cuda and torch.backends.cudnn.allow_tf32:
+        tolerance = max(tolerance, 5e-3)
+    return bool((a - b).abs().max() <= tolerance * spread)
