@@ -16,7 +16,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_pse._engine.ablation import Ablation
-from captum_pse._engine.batches import MEMORY_LIMIT
+from captum_pse._engine.batches import MEMORY_LIMIT, check_positive_int
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._forward import ForwardFunc, require_eval_batch_norm
 from captum_pse.groups import Groups
@@ -51,7 +51,7 @@ class IncrementalAblation(PerturbationAttribution):
             estimate, where ``perturbations_per_eval`` is None. Default: 1 GiB
 
     Raises:
-        ValueError: There is no such engine.
+        ValueError: There is no such engine, or ``memory_limit`` is not positive.
 
     Examples::
 
@@ -73,6 +73,7 @@ class IncrementalAblation(PerturbationAttribution):
     ) -> None:
         super().__init__(forward_func)
         check_engine(engine)
+        check_positive_int("memory_limit", memory_limit)
         self.engine: Engine = engine
         self.memory_limit = memory_limit
 
@@ -127,6 +128,8 @@ class IncrementalAblation(PerturbationAttribution):
             EngineWarning: The incremental engine was asked for and cannot be used, or
                 its numbers failed the check. Full passes are used instead.
         """
+        if perturbations_per_eval is not None:
+            check_positive_int("perturbations_per_eval", perturbations_per_eval)
         xs = tuple(x.detach() for x in _format_tensor_into_tuples(inputs))
         x0s = tuple(
             (b if isinstance(b, Tensor) else torch.full_like(x[:1], b)).detach().to(x)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_pse import components
 from captum_pse._engine.ablation import Ablation
-from captum_pse._engine.batches import MEMORY_LIMIT
+from captum_pse._engine.batches import MEMORY_LIMIT, check_positive_int
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._engine.path import path_changes
 from captum_pse._forward import ForwardFunc
@@ -284,8 +284,3 @@ class PromotionSuppression(PerturbationAttribution):
             threshold=self.threshold,
             is_tuple=isinstance(inputs, tuple),
         )
-
-
-def check_positive_int(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: got {value!r}, want a positive int")

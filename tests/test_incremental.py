@@ -336,7 +336,17 @@ def test_torchvision_models(model_name):
     assert float(wanted.scores.std(dim=1).max()) > 1e-4 * spread
     error = float((found.scores - wanted.scores).abs().max()) / spread
     print(f"\n{model_name}: {error:.1e} of the spread, {found.note}")
-    assert error <= 1e-4
+    if error > 1e-4:
+        # Then the model's own rounding has to be as large.
+        model.double()
+        exact = ablate(model, x.double(), x0.double(), mask, "dense")
+        rounding = float((wanted.scores - exact.scores).abs().max()) / spread
+        again = ablate(model, x.double(), x0.double(), mask)
+        print(f"full passes in single precision: {rounding:.1e}")
+        assert error <= rounding
+        torch.testing.assert_close(
+            again.scores, exact.scores, rtol=0, atol=1e-11 * spread
+        )
 
 
 # Inputs

@@ -15,7 +15,12 @@ MEMORY_LIMIT = 1 << 30
 #: two largest maps in a row. Wide networks on small images need the most.
 DENSE_FACTOR = 256
 #: The same where the pass keeps what its gradients need.
-GRADIENT_FACTOR = 1024
+GRADIENT_FACTOR = 512
+
+
+def check_positive_int(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: got {value!r}, want a positive int")
 
 
 def copies_in(memory_limit: int, bytes_per_copy: int) -> int:

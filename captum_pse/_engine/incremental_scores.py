@@ -82,11 +82,15 @@ def incremental_scores(
         if not len(groups):
             continue
         example = _Example(ablation, model, graph, n)
+        example.check_pass()
         work = list(example.plans(groups))
+        plans = [plan for _, plan in work]
         if not note:
-            note = _saved([plan for _, plan in work], always)
-            example.check(*work[0])
-        example.model.keep_for([plan for _, plan in work])
+            note = _saved(plans, always)
+            example.model.keep_for(plans)
+            example.check_copies(*work[0])
+        else:
+            example.model.keep_for(plans)
         for chosen, plan in work:
             batches = Batches(min(most, copies_in(memory_limit, plan.bytes_per_copy)))
             for chunk, found in example.scores(chosen, plan, batches):
@@ -117,7 +121,6 @@ class _Example:
         self.ablation, self.n, self.graph, self.root = ablation, n, graph, model
         inputs = tuple(x[n : n + 1] for x in ablation.inputs)
         self.args = _of_example(ablation, n)
-        self.tape = self.record(inputs)
         self.erasings = [
             Erasing(
                 x,
@@ -133,11 +136,12 @@ class _Example:
                 strict=True,
             )
         ]
-        self.model = Incremental(self.tape)
+        self.model = Incremental(self.record(inputs))
 
-    def record(self, inputs: tuple[Tensor, ...]) -> Tape:
+    def record(self, inputs: tuple[Tensor, ...], *, keep_all: bool = False) -> Tape:
         """The tape of one pass, the end of which is one tensor."""
-        tape = record(self.root, self.graph, (*(x.clone() for x in inputs), *self.args))
+        args = (*(x.clone() for x in inputs), *self.args)
+        tape = record(self.root, self.graph, args, keep_all=keep_all)
         if not isinstance(tape.output, Ref):
             raise NotTraceableError("the model does not return one tensor")
         return tape
@@ -162,7 +166,7 @@ class _Example:
                     changes.append(Anywhere())
                 else:
                     changes.append(Boxes(box.lo[rows], box.hi[rows]))
-            others = [None] * (len(self.tape.inputs) - len(changes))
+            others = [None] * (len(self.model.tape.inputs) - len(changes))
             yield chosen, self.model.plan([*changes, *others], len(rows))
 
     def scores(
@@ -180,7 +184,7 @@ class _Example:
     def given(self, chosen: Tensor, plan: Plan, chunk: slice) -> dict[int, Tensor]:
         """The inputs that change in some copies: windows, or all of them."""
         found = {}
-        for number, erasing in zip(self.tape.inputs, self.erasings, strict=False):
+        for number, erasing in zip(self.model.tape.inputs, self.erasings, strict=False):
             changed = plan.changed.get(number)
             if changed is None:
                 continue
@@ -196,19 +200,24 @@ class _Example:
         returned: Tensor = self.model.run(plan, chunk, given)
         return returned
 
-    def check(self, chosen: Tensor, plan: Plan) -> None:
-        """Compares the pass of the example, and of some copies, with the model's own.
+    def check_pass(self) -> None:
+        """Compares the pass of the example with the model's own.
 
         Raises:
             MismatchError: They are too far from each other.
         """
-        said = self.tape.values[self.tape.output.number]
+        said = self.model.tape.values[self.model.tape.output.number]
         found = self.ablation.select(said, torch.full((1,), self.n))
         known = self.ablation.before[self.n : self.n + 1]
         if not _agree(found.to(known), known, said):
-            raise MismatchError(
-                "the traced graph does not give the scores of the model"
-            )
+            raise MismatchError("the trace does not give the scores of the model")
+
+    def check_copies(self, chosen: Tensor, plan: Plan) -> None:
+        """Compares some copies with full passes.
+
+        Raises:
+            MismatchError: They are too far from each other.
+        """
         some = np.linspace(0, plan.m - 1, min(CHECKED, plan.m)).astype(int)
         for at in some.tolist():
             one = slice(at, at + 1)
@@ -225,7 +234,7 @@ class _Example:
         self, chosen: Tensor, plan: Plan, one: slice, copies: tuple[Tensor, ...]
     ) -> str:
         """The first node whose value is not what the graph gives on the copy itself."""
-        wanted = self.record(copies)
+        wanted = self.record(copies, keep_all=True)
         last = {id(x): number for number, x in wanted.values.items()}
         given = self.given(chosen, plan, one)
         for name, number, value in self.model.follow(plan, one, given):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import operator
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,9 +29,9 @@ from captum_pse._engine.tape import (
     Ref,
     Step,
     Tape,
-    is_ref,
     leaves,
     refs,
+    without_unused,
 )
 
 _aten = torch.ops.aten
@@ -69,18 +70,22 @@ def trace(model: nn.Module) -> fx.Graph:
         ) from error
 
 
-def record(model: nn.Module, graph: fx.Graph, args: tuple[Any, ...]) -> Tape:
+def record(
+    model: nn.Module, graph: fx.Graph, args: tuple[Any, ...], *, keep_all: bool = False
+) -> Tape:
     """Runs the graph on one example.
 
     Args:
         model (nn.Module): The model.
         graph (fx.Graph): Of :func:`trace`.
         args (tuple): Its arguments; tensors have one example, and may be written to.
+        keep_all (bool, optional): Whether to keep values that no window is pasted on;
+            else they are empty, on the device ``meta``. Default: False
 
     Raises:
         NotTraceableError: The model writes where the tape cannot follow.
     """
-    return _Recorder(model, graph).run(args)
+    return _Recorder(model, graph, keep_all).run(args)
 
 
 class _Tracer(fx.Tracer):
@@ -93,20 +98,21 @@ class _Tracer(fx.Tracer):
 class _Recorder:
     """Runs a graph node by node, and writes the tape."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, graph: fx.Graph, keep_all: bool) -> None:
+        self.model, self.keep_all = model, keep_all
         self.nodes = list(graph.nodes)
         self.tape = Tape()
-        self.read: set[int] = set()
+        self.readers: dict[int, list[Step]] = defaultdict(list)
         self.count = itertools.count()
-        self.alive: list[Tensor] = []
         self.numbers: dict[int, int] = {}
+        #: No tensor that has a number may die, since another could get its id.
+        self.alive: dict[int, Tensor] = {}
+        self.names: dict[fx.Node, Any] = {}
         self.found: dict[fx.Node, Any] = {}
         self.last_use = {arg: n for n in self.nodes for arg in n.all_input_nodes}
 
     def run(self, args: tuple[Any, ...]) -> Tape:
-        given = iter(args)
-        names: dict[fx.Node, Any] = {}
+        given, names = iter(args), self.names
         for node in self.nodes:
             if node.op == "placeholder":
                 # What the caller leaves out has the default of the signature.
@@ -116,12 +122,15 @@ class _Recorder:
                 self.tape.inputs += refs(names[node])
             elif node.op == "output":
                 self.tape.output = fx.node.map_arg(node.args[0], names.__getitem__)
+                break
             else:
-                names[node] = self.step(node, names)
+                names[node] = self.step(node)
             for arg in node.all_input_nodes:
                 if self.last_use[arg] is node:
                     del self.found[arg]
-        return _without_unused(self.tape)
+                    if not self.keep_all:
+                        self.release(refs(names[arg]))
+        return without_unused(self.tape)
 
     def named(self, value: Any) -> Ref:
         """A new number for a value."""
@@ -133,9 +142,23 @@ class _Recorder:
 
     def call(self, x: Tensor, number: int) -> None:
         """Notes that a tensor is the value of that number from here on."""
-        self.numbers[id(x)] = number
-        # While it lives, no other tensor has its id.
-        self.alive.append(x)
+        self.numbers[id(x)], self.alive[id(x)] = number, x
+
+    def release(self, numbers: Iterable[int]) -> None:
+        """Frees values, all of whose readers see a changed place where it changed.
+
+        Such readers take no part of the example's own map; large networks are full of
+        them, before batch norms and activations.
+        """
+        live = {i for node in self.found for i in refs(self.names[node])}
+        for number in set(numbers) - live:
+            value = self.tape.values[number]
+            if isinstance(value, Tensor) and all(
+                _is_place_by_place(step) for step in self.readers[number]
+            ):
+                self.tape.values[number] = torch.empty_like(value, device="meta")
+                if self.numbers.get(id(value)) == number:
+                    del self.numbers[id(value)], self.alive[id(value)]
 
     def known(self, tree: Any) -> Any:
         """The structure with numbers in the place of tensors that have one."""
@@ -143,9 +166,9 @@ class _Recorder:
             lambda x: Ref(self.numbers[id(x)]) if id(x) in self.numbers else x, tree
         )
 
-    def step(self, node: fx.Node, names: Mapping[fx.Node, Any]) -> Any:
+    def step(self, node: fx.Node) -> Any:
         """Runs a node; gives the names of what it returns."""
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), names.__getitem__)
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.names.__getitem__)
         values, named = fx.node.map_arg(
             (node.args, node.kwargs), self.found.__getitem__
         )
@@ -160,12 +183,13 @@ class _Recorder:
         linear = self.linear(node, func, args, kwargs)
         if linear is None and are_known:
             if all(_is_per_example(call, self.tape.values) for call in heard.calls):
-                self.tape.steps += heard.calls
+                for call in heard.calls:
+                    self.put(call)
                 return self.known(returned)
             if len(heard.calls) == 1:
                 (call,) = heard.calls
                 if leaves(call.result) == leaves(self.known(returned)):
-                    self.tape.steps.append(replace(call, opaque=whole))
+                    self.put(replace(call, opaque=whole))
                     return self.known(returned)
         if heard.overwritten:
             raise NotTraceableError(f"{node.name} writes into a value of the model")
@@ -178,9 +202,15 @@ class _Recorder:
         else:
             result = self.named(returned)
         step = replace(linear or whole, result=result)
-        self.read.update(step.inputs)
-        self.tape.steps.append(step)
+        self.put(step)
         return result
+
+    def put(self, step: Step) -> None:
+        """Puts a step on the tape."""
+        opaque = () if step.opaque is None else step.opaque.inputs
+        for number in {*step.inputs, *opaque}:
+            self.readers[number].append(step)
+        self.tape.steps.append(step)
 
     def linear(
         self, node: fx.Node, func: Any, args: tuple[Any, ...], kwargs: Any
@@ -233,6 +263,7 @@ class _Listener(TorchDispatchMode):
         self.recorder, self.node = recorder, node
         self.calls: list[Step] = []
         self.numbered: list[int] = []
+        self.used: set[int] = set()
         self.overwritten = False
 
     def __torch_dispatch__(
@@ -260,7 +291,7 @@ class _Listener(TorchDispatchMode):
             lambda x: recorder.named(x) if isinstance(x, Tensor) else x, returned
         )
         self.numbered += refs(result)
-        recorder.read |= used
+        self.used |= used
         self.calls.append(
             Step(name, func, known_args, known_kwargs, result, is_call=True)
         )
@@ -275,7 +306,7 @@ class _Listener(TorchDispatchMode):
         recorder.check_overwriting(self.node, x)
         if number not in self.numbered:
             self.overwritten = True
-        if len(used) > 1 or number in recorder.read:
+        if len(used) > 1 or number in self.used or recorder.readers.get(number):
             recorder.tape.values[number] = x.clone()
 
 
@@ -305,20 +336,13 @@ def _is_per_example(call: Step, values: Mapping[int, Any]) -> bool:
     return False
 
 
-def _without_unused(tape: Tape) -> Tape:
-    """Without what nobody asks for, such as the places of maxima."""
-    wanted = set(refs(tape.output))
-    steps: list[Step] = []
-    for step in reversed(tape.steps):
-        result = tree_map(
-            lambda leaf: None if is_ref(leaf) and leaf.number not in wanted else leaf,
-            step.result,
-            is_leaf=is_ref,
-        )
-        if not any(is_ref(leaf) for leaf in leaves(result)):
-            continue
-        wanted.update(step.inputs, () if step.opaque is None else step.opaque.inputs)
-        steps.append(replace(step, result=result))
-    wanted.update(tape.inputs)
-    values = {number: x for number, x in tape.values.items() if number in wanted}
-    return replace(tape, steps=steps[::-1], values=values)
+def _is_place_by_place(step: Step) -> bool:
+    """Whether a step takes each place of one map by itself, whatever the map is."""
+    if not step.is_call or step.opaque is not None or len(step.inputs) != 1:
+        return False
+    if step.func in BATCH_NORMS:
+        return True
+    constants = (*step.args, *step.kwargs.values())
+    return torch.Tag.pointwise in getattr(step.func, "tags", ()) and not any(
+        isinstance(x, Tensor) for x in constants
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -116,3 +116,22 @@ class Tape:
     steps: list[Step] = field(default_factory=list)
     output: Any = None
     values: dict[int, Any] = field(default_factory=dict)
+
+
+def without_unused(tape: Tape) -> Tape:
+    """Without what nobody asks for, such as the places of maxima."""
+    wanted = set(refs(tape.output))
+    steps: list[Step] = []
+    for step in reversed(tape.steps):
+        result = tree_map(
+            lambda leaf: None if is_ref(leaf) and leaf.number not in wanted else leaf,
+            step.result,
+            is_leaf=is_ref,
+        )
+        if not any(is_ref(leaf) for leaf in leaves(result)):
+            continue
+        wanted.update(step.inputs, () if step.opaque is None else step.opaque.inputs)
+        steps.append(replace(step, result=result))
+    wanted.update(tape.inputs)
+    values = {number: x for number, x in tape.values.items() if number in wanted}
+    return replace(tape, steps=steps[::-1], values=values)
