@@ -234,10 +234,12 @@ class _Example:
         self, chosen: Tensor, plan: Plan, one: slice, copies: tuple[Tensor, ...]
     ) -> str:
         """The first node whose value is not what the graph gives on the copy itself."""
+        inputs = tuple(erasing.x for erasing in self.erasings)
+        again = Incremental(self.record(inputs, keep_all=True))
         wanted = self.record(copies, keep_all=True)
         last = {id(x): number for number, x in wanted.values.items()}
         given = self.given(chosen, plan, one)
-        for name, number, value in self.model.follow(plan, one, given):
+        for name, number, value in again.follow(plan, one, given):
             x = wanted.values[number]
             # Of what was written over, only the end is known.
             kept = isinstance(x, Tensor) and last[id(x)] == number
