@@ -96,6 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: exact)",
     )
     levels.add_argument(
+        "--engine",
+        choices=("auto", "dense", "incremental"),
+        help="of exact pixel groups: full passes, or only what a group changes; the "
+        "numbers are the same (default: auto, the one that does less work)",
+    )
+    levels.add_argument(
         "--layers",
         nargs="+",
         metavar="NAME",

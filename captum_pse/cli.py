@@ -100,8 +100,8 @@ def _own(args: argparse.Namespace) -> int:
 
 def _check_level(args: argparse.Namespace) -> None:
     """Raises ValueError for options of another level."""
-    levels = {"cell": "pixel", "method": "pixel", "layer": "image"}
-    levels |= {"layers": "network", "concepts": "network"}
+    levels = dict.fromkeys(("cell", "method", "engine"), "pixel")
+    levels |= {"layer": "image", "layers": "network", "concepts": "network"}
     for name, level in levels.items():
         if getattr(args, name) is not None and args.level != level:
             raise ValueError(
@@ -212,6 +212,7 @@ def _report(
         args.out,
         level=args.level,
         method=args.method or "exact",
+        engine=args.engine or "auto",
         class_names=class_names,
         **_options(args, settings),
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
+from captum_pse._engine.choice import Engine
 from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._forward import first_scores
 from captum_pse._layers import last_spatial_layer
@@ -37,6 +38,7 @@ def explain(
     level: Level = "pixel",
     cell: int | None = None,
     method: PixelMethod = "exact",
+    engine: Engine = "auto",
     layer: str | None = None,
     batch: int = 16,
     device: str = "cpu",
@@ -60,6 +62,8 @@ def explain(
             :func:`captum_pse.default_feature_mask`. Default: None
         method (str, optional): Of the pixel groups, ``"exact"`` or ``"gradient"``; see
             :class:`captum_pse.PromotionSuppression`. Default: ``"exact"``
+        engine (str, optional): Of exact pixel groups, ``"auto"``, ``"dense"`` or
+            ``"incremental"``, likewise. Default: ``"auto"``
         layer (str, optional): Name of the layer of the maps; None takes the last one
             with a spatial output. Default: None
         batch (int, optional): How many images one pass holds. Default: 16
@@ -82,7 +86,7 @@ def explain(
     chosen: dict[str, Any]
     if level == "pixel":
         mask = None if cell is None else grid_mask(first[0].shape[2:], cell=cell)
-        groups = PromotionSuppression(model, method=method)
+        groups = PromotionSuppression(model, method=method, engine=engine)
         chosen = {"cell": cell, "eps": groups.eps, "threshold": groups.threshold}
         chosen |= {"method": method, "n_steps": groups.n_steps}
         decompose = partial(
@@ -108,6 +112,7 @@ def explain(
             of_pair = {"pair": name, "example": i}
             if isinstance(result, PixelDecomposition):
                 rows += [{**of_pair, **row, "example": i} for row in result.table()]
+                of_pair["engine"] = result.engine
             record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
             records.append(record)
         if rows:

@@ -170,6 +170,21 @@ def test_first_order_estimate(tmp_path, npz):
         )
 
 
+def test_engines_give_the_same(tmp_path, npz):
+    command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "8"]
+    changes: dict[str, list[float]] = {}
+    for engine in ("dense", "incremental"):
+        out = tmp_path / engine
+        assert main([*command, "--engine", engine, "--out", str(out)]) == 0
+        summary = json.loads((out / "summary.json").read_text())
+        assert [record["engine"] for record in summary["pairs"]] == [engine] * 2
+        with (out / "groups.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        changes[engine] = [float(row["promotion_change"]) for row in rows]
+    assert changes["dense"] == pytest.approx(changes["incremental"], abs=1e-4)
+    assert main([*command, "--level", "image", "--engine", "dense", "--out", "x"]) == 2
+
+
 def test_network_level(tmp_path, capsys):
     out, layers = tmp_path / "out", ["features.conv4", "features.conv5"]
     command = ["demo", "--pairs", "4", "--level", "network", "--layers", *layers]

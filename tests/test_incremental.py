@@ -394,15 +394,28 @@ def test_a_model_that_writes_into_its_input():
             super().__init__()
             self.net = net
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, scale: Tensor) -> Tensor:
             x.sub_(0.5).div_(0.25)
-            return self.net(x)
+            return self.net(x) + scale.mul_(2)
 
     x, x0 = pair(2, 3, 12, 12)
-    kept = x.clone(), x0.clone()
-    check(Writes(), x, x0, grid_mask((12, 12), cell=3))
-    assert torch.equal(x, kept[0])
-    assert torch.equal(x0, kept[1])
+    scale = torch.rand(2, 5).double()
+    given = x, x0, scale
+    kept = [tensor.clone() for tensor in given]
+    mask = grid_mask((12, 12), cell=3)
+    before = Writes()(x.clone(), scale.clone())
+    ablation = Ablation(
+        Writes().eval(), (x,), (x0,), Groups.of(mask, (x,)), (scale,),
+        lambda scores, examples: scores, before.detach(),
+    )  # fmt: skip
+    with torch.no_grad():
+        dense, found = (
+            ablated_scores(ablation, engine, None, MEMORY)
+            for engine in ("dense", "incremental")
+        )
+    assert found.engine == "incremental", found.note
+    torch.testing.assert_close(found.scores, dense.scores, rtol=0, atol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True))
 
 
 # Where it does not serve

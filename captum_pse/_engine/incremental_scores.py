@@ -120,7 +120,6 @@ class _Example:
     ) -> None:
         self.ablation, self.n, self.graph, self.root = ablation, n, graph, model
         inputs = tuple(x[n : n + 1] for x in ablation.inputs)
-        self.args = _of_example(ablation, n)
         self.erasings = [
             Erasing(
                 x,
@@ -140,8 +139,9 @@ class _Example:
 
     def record(self, inputs: tuple[Tensor, ...], *, keep_all: bool = False) -> Tape:
         """The tape of one pass, the end of which is one tensor."""
-        args = (*(x.clone() for x in inputs), *self.args)
-        tape = record(self.root, self.graph, args, keep_all=keep_all)
+        args = _of_example(self.ablation, self.n)
+        given = (*(x.clone() for x in inputs), *args)
+        tape = record(self.root, self.graph, given, keep_all=keep_all)
         if not isinstance(tape.output, Ref):
             raise NotTraceableError("the model does not return one tensor")
         return tape
@@ -222,7 +222,8 @@ class _Example:
         for at in some.tolist():
             one = slice(at, at + 1)
             copies = tuple(e.copies(chosen[one]) for e in self.erasings)
-            wanted = self.ablation.run(tuple(x.clone() for x in copies), self.args)
+            args = _of_example(self.ablation, self.n)
+            wanted = self.ablation.run(tuple(x.clone() for x in copies), args)
             if not _agree(self.all_scores(chosen, plan, one), wanted, wanted):
                 name = self.suspect(chosen, plan, one, copies)
                 raise MismatchError(
@@ -249,7 +250,7 @@ class _Example:
 
 
 def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
-    """The additional arguments of one example."""
+    """The additional arguments of one example; the model may write into them."""
     n_examples = len(ablation.inputs[0])
     args = []
     for arg in ablation.additional_forward_args:
@@ -259,7 +260,7 @@ def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
                     f"additional_forward_args: got shape {tuple(arg.shape)}, which is "
                     f"not one row for each of {n_examples} examples"
                 )
-            arg = arg[n : n + 1]
+            arg = arg[n : n + 1].clone()
         args.append(arg)
     return tuple(args)
 
