@@ -82,8 +82,11 @@ def ablated_scores(
                     always=engine == "incremental",
                 )
                 return Ablated(scores, "incremental", note)
-            except (MismatchError, NotTraceableError, NotWorthItError) as error:
-                note = str(error)
+            except Exception as error:
+                # Whatever it was: full passes may still do, or say it better.
+                expected = MismatchError, NotTraceableError, NotWorthItError
+                kind = "" if isinstance(error, expected) else type(error).__name__
+                note = f"{kind}: {error}" if kind else str(error)
                 if engine == "incremental" or isinstance(error, MismatchError):
                     warnings.warn(
                         f"every perturbed input takes a full pass: {note}",

@@ -19,7 +19,16 @@ from captum_pse._engine.batches import is_out_of_memory
 from captum_pse._engine.fold import fold
 from captum_pse._engine.local_op import Axes, LocalOp
 from captum_pse._engine.plan import Anywhere, Job, Plan, make_plan
-from captum_pse._engine.tape import NotTraceableError, Step, Tape, assign, refs, resolve
+from captum_pse._engine.tape import (
+    NotTraceableError,
+    Ref,
+    Step,
+    Tape,
+    assign,
+    leaves,
+    refs,
+    resolve,
+)
 from captum_pse._engine.windows import Boxes, Windows, contains
 
 
@@ -76,6 +85,8 @@ class Incremental:
             padding = rows.new_zeros(2, rows.shape[1])
             if rows.is_floating_point():
                 padding[1] = -torch.inf
+            elif rows.dtype != torch.bool:
+                padding[1] = torch.iinfo(rows.dtype).min
             self._rows[number] = torch.cat([rows, padding])
         return self._rows[number]
 
@@ -122,10 +133,10 @@ class _Batch:
         """Runs one step."""
         try:
             if job.op is not None:
-                for number, value in zip(
-                    job.step.outputs, self.local(job, job.op), strict=False
-                ):
-                    self.values[number] = value
+                names = leaves(job.step.result)
+                for name, value in zip(names, self.local(job, job.op), strict=False):
+                    if isinstance(name, Ref):
+                        self.values[name.number] = value
             elif job.is_mean:
                 self.values[job.step.outputs[0]] = self.mean(job.step)
             elif isinstance(self.base[job.step.outputs[0]], Tensor):
@@ -157,7 +168,8 @@ class _Batch:
         out, extent = self.windows(first), self.extent(first, op.axes)
         assert out is not None
         if op.borrows:
-            self.borrowed.update(job.step.outputs)
+            # Whichever is written into, the other shows it.
+            self.borrowed.update(job.step.outputs, op.maps)
         if out.size == extent:
             # Padding is the operation's own.
             return op.whole(self.writable(job, [self.whole(i) for i in op.maps]))
@@ -251,9 +263,9 @@ class _Batch:
         before = rows.index_select(0, window.rows(extent).to(rows.device))
         before = before.reshape(self.n, -1, rows.shape[1])
         now = value.movedim(axes, tuple(range(1, 1 + len(axes)))).reshape(before.shape)
-        change = (now - before).sum(dim=1) / math.prod(extent)
-        base: Tensor = self.base[step.outputs[0]]
-        return base + change.reshape(self.n, *base.shape[1:])
+        # The last two rows are padding.
+        means = rows[:-2].mean(dim=0) + (now - before).sum(dim=1) / math.prod(extent)
+        return means.reshape(self.n, *self.base[step.outputs[0]].shape[1:])
 
     def plain(self, step: Step) -> Any:
         """A value that is no tensor, such as a shape, for a batch of this size."""
@@ -262,6 +274,9 @@ class _Batch:
             base = self.base[number]
             if not isinstance(base, Tensor):
                 return self.values.get(number, base)
+            of = self.plan.changed.get(number)
+            if of is not None and of.windows is None:
+                return torch.empty_like(self.values[number], device="meta")
             return torch.empty(self.n, *base.shape[1:], dtype=base.dtype, device="meta")
 
         before = self.base[step.outputs[0]]

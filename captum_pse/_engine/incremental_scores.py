@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from captum_pse._engine.ablation import Ablation, Progress
 from captum_pse._engine.batches import Batches, copies_in
 from captum_pse._engine.erasing import Erasing
 from captum_pse._engine.incremental import Incremental
 from captum_pse._engine.plan import Anywhere, Plan
-from captum_pse._engine.recording import record, trace
+from captum_pse._engine.recording import Traced, record, trace
 from captum_pse._engine.tape import NotTraceableError, Ref, Tape
 from captum_pse._engine.windows import Boxes
 
@@ -21,8 +21,6 @@ from captum_pse._engine.windows import Boxes
 MOST_COPIES = {"cpu": 32}
 #: What tracing, the first pass and the check take, in full passes.
 PREPARATION = 4
-#: How many copies are checked against full passes.
-CHECKED = 2
 
 
 class MismatchError(Exception):
@@ -44,8 +42,7 @@ def incremental_scores(
     """The scores after each group alone was erased, and what that saved.
 
     Every example has a pass of its own, of which its copies read what they leave as it
-    was. The first pass of each example and some copies of the first are checked against
-    the model.
+    was. That pass, and a copy or two of each example, are checked against the model.
 
     Args:
         ablation (Ablation): The examples and their groups; at least one is wanted.
@@ -68,29 +65,26 @@ def incremental_scores(
             "forward_func is a function; torch.fx traces a torch.nn.Module, such as a "
             "Sequential around the model"
         )
-    if model._forward_hooks or model._forward_pre_hooks:
-        raise NotTraceableError(
-            "the model itself has hooks, which torch.fx passes over"
-        )
     if all(x.dim() != 4 for x in ablation.inputs):
         raise NotTraceableError("no input is an image (N, C, H, W)")
-    graph = trace(model)
+    traced = trace(model)
     scores, note = ablation.unperturbed(), ""
     most = perturbations_per_eval or MOST_COPIES.get(scores.device.type, 1 << 30)
     for n, wanted in enumerate(ablation.wanted):
         groups = wanted.nonzero()[:, 0]
         if not len(groups):
             continue
-        example = _Example(ablation, model, graph, n)
+        example = _Example(ablation, model, traced, n)
         example.check_pass()
         work = list(example.plans(groups))
         plans = [plan for _, plan in work]
-        if not note:
-            note = _saved(plans, always)
-            example.model.keep_for(plans)
-            example.check_copies(*work[0])
-        else:
-            example.model.keep_for(plans)
+        is_first, note = not note, note or _saved(plans, always)
+        example.model.keep_for(plans)
+        largest = max(plans, key=lambda plan: plan.m)
+        for chosen, plan in work:
+            if is_first or plan is largest:
+                # Two in one batch, once: it is batches that are to be right.
+                example.check_copies(chosen, plan, 1 + (is_first and plan is largest))
         for chosen, plan in work:
             batches = Batches(min(most, copies_in(memory_limit, plan.bytes_per_copy)))
             for chunk, found in example.scores(chosen, plan, batches):
@@ -116,9 +110,9 @@ class _Example:
     """One example, on which the model was run."""
 
     def __init__(
-        self, ablation: Ablation, model: nn.Module, graph: fx.Graph, n: int
+        self, ablation: Ablation, model: nn.Module, traced: Traced, n: int
     ) -> None:
-        self.ablation, self.n, self.graph, self.root = ablation, n, graph, model
+        self.ablation, self.n, self.traced, self.root = ablation, n, traced, model
         inputs = tuple(x[n : n + 1] for x in ablation.inputs)
         self.erasings = [
             Erasing(
@@ -141,7 +135,7 @@ class _Example:
         """The tape of one pass, the end of which is one tensor."""
         args = _of_example(self.ablation, self.n)
         given = (*(x.clone() for x in inputs), *args)
-        tape = record(self.root, self.graph, given, keep_all=keep_all)
+        tape = record(self.root, self.traced, given, keep_all=keep_all)
         if not isinstance(tape.output, Ref):
             raise NotTraceableError("the model does not return one tensor")
         return tape
@@ -198,6 +192,11 @@ class _Example:
     def all_scores(self, chosen: Tensor, plan: Plan, chunk: slice) -> Tensor:
         given = self.given(chosen, plan, chunk)
         returned: Tensor = self.model.run(plan, chunk, given)
+        n = len(chosen[chunk])
+        if returned.shape[:1] != (n,):
+            raise MismatchError(
+                f"{n} copies have scores of shape {tuple(returned.shape)}"
+            )
         return returned
 
     def check_pass(self) -> None:
@@ -212,19 +211,21 @@ class _Example:
         if not _agree(found.to(known), known, said):
             raise MismatchError("the trace does not give the scores of the model")
 
-    def check_copies(self, chosen: Tensor, plan: Plan) -> None:
-        """Compares some copies with full passes.
+    def check_copies(self, chosen: Tensor, plan: Plan, n: int) -> None:
+        """Compares n copies with full passes.
 
         Raises:
             MismatchError: They are too far from each other.
         """
-        some = np.linspace(0, plan.m - 1, min(CHECKED, plan.m)).astype(int)
-        for at in some.tolist():
-            one = slice(at, at + 1)
+        start = max(0, (self.n + 1) * plan.m // 2 % plan.m - n)
+        some = slice(start, start + n)
+        found = self.all_scores(chosen, plan, some)
+        for i in range(*some.indices(plan.m)):
+            one = slice(i, i + 1)
             copies = tuple(e.copies(chosen[one]) for e in self.erasings)
             args = _of_example(self.ablation, self.n)
             wanted = self.ablation.run(tuple(x.clone() for x in copies), args)
-            if not _agree(self.all_scores(chosen, plan, one), wanted, wanted):
+            if not _agree(found[i - start : i - start + 1], wanted, wanted):
                 name = self.suspect(chosen, plan, one, copies)
                 raise MismatchError(
                     f"the incremental scores are not those of the model; they first "
@@ -267,10 +268,14 @@ def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
 
 def _agree(a: Tensor, b: Tensor, scores: Tensor) -> bool:
     """Whether values differ by rounding alone, measured by the spread of scores."""
-    if a.shape != b.shape or not scores.is_floating_point():
+    if a.shape != b.shape:
         return False
+    if not scores.is_floating_point():
+        return torch.equal(a, b)
     spread = float(scores.max() - scores.min()) or float(scores.abs().max()) or 1.0
     tolerance = max(1e-4, 16 * torch.finfo(scores.dtype).eps)
+    if scores.dtype == torch.float64:
+        tolerance = 1e-9
     if scores.is_cuda and torch.backends.cudnn.allow_tf32:
         tolerance = max(tolerance, 5e-3)
     return bool((a - b).abs().max() <= tolerance * spread)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from captum_pse._engine import shape_ops, spatial_ops
 from captum_pse._engine.local_op import Axes, LocalOp, Maker
-from captum_pse._engine.tape import BATCH_NORMS, Step
+from captum_pse._engine.tape import BATCH_NORMS, Step, leaves, refs
 
 _aten = torch.ops.aten
 
@@ -31,7 +31,9 @@ def local_op(
     if maker is None:
         is_pointwise = torch.Tag.pointwise in getattr(step.func, "tags", ())
         maker = spatial_ops.pointwise if is_pointwise else _unknown
-    if len(step.outputs) > 1 and maker is not shape_ops.split:
+    # Others give one map; such as the places of maxima are not computed.
+    first = leaves(step.result)[0]
+    if maker is not shape_ops.split and step.outputs != tuple(refs(first)):
         return None
     return maker(step, values, axes)
 

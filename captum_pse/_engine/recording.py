@@ -13,7 +13,7 @@ import itertools
 import operator
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -53,31 +53,53 @@ _ALONG = {_aten.mean.dim, _aten.cat.default, _aten._softmax.default}
 _SILENT = {_aten.as_strided_.default, _aten.detach.default, _aten.alias.default}
 
 
-def trace(model: nn.Module) -> fx.Graph:
+class Traced(NamedTuple):
+    """A model's graph, and the tensors that its forward makes out of numbers."""
+
+    graph: fx.Graph
+    constants: dict[str, Any]
+
+
+def trace(model: nn.Module) -> Traced:
     """The model's graph.
 
     Raises:
         NotTraceableError: torch.fx cannot follow the model.
     """
+    tracer = _Tracer()
+    for name, module in model.named_modules():
+        # Hooks of what is traced into would be called with stand-ins for tensors.
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        is_leaf = bool(name) and tracer.is_leaf_module(module, name)
+        if module._backward_hooks or (hooked and not is_leaf):
+            raise NotTraceableError(f"{name or 'the model itself'} has hooks")
+    before = set(vars(model))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _Tracer().trace(model)
+            graph = tracer.trace(model)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise NotTraceableError(
             f"torch.fx cannot trace the model: {type(error).__name__}: {reason}"
         ) from error
+    finally:
+        # torch.fx leaves them on the model.
+        new = set(vars(model)) - before
+        constants = {name: vars(model).pop(name) for name in new}
+    if any(str(n.target).startswith("*") for n in graph.nodes if n.op == "placeholder"):
+        raise NotTraceableError("the model takes any number of arguments")
+    return Traced(graph, constants)
 
 
 def record(
-    model: nn.Module, graph: fx.Graph, args: tuple[Any, ...], *, keep_all: bool = False
+    model: nn.Module, traced: Traced, args: tuple[Any, ...], *, keep_all: bool = False
 ) -> Tape:
     """Runs the graph on one example.
 
     Args:
         model (nn.Module): The model.
-        graph (fx.Graph): Of :func:`trace`.
+        traced (Traced): Of :func:`trace`.
         args (tuple): Its arguments; tensors have one example, and may be written to.
         keep_all (bool, optional): Whether to keep values that no window is pasted on;
             else they are empty, on the device ``meta``. Default: False
@@ -85,7 +107,7 @@ def record(
     Raises:
         NotTraceableError: The model writes where the tape cannot follow.
     """
-    return _Recorder(model, graph, keep_all).run(args)
+    return _Recorder(model, traced, keep_all).run(args)
 
 
 class _Tracer(fx.Tracer):
@@ -98,9 +120,9 @@ class _Tracer(fx.Tracer):
 class _Recorder:
     """Runs a graph node by node, and writes the tape."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, keep_all: bool) -> None:
+    def __init__(self, model: nn.Module, traced: Traced, keep_all: bool) -> None:
         self.model, self.keep_all = model, keep_all
-        self.nodes = list(graph.nodes)
+        self.nodes, self.constants = list(traced.graph.nodes), traced.constants
         self.tape = Tape()
         self.readers: dict[int, list[Step]] = defaultdict(list)
         self.count = itertools.count()
@@ -121,15 +143,16 @@ class _Recorder:
                 names[node] = self.named(value) if isinstance(value, Tensor) else value
                 self.tape.inputs += refs(names[node])
             elif node.op == "output":
-                self.tape.output = fx.node.map_arg(node.args[0], names.__getitem__)
+                self.tape.output = fx.node.map_arg(node.args[0], self.name_of)
                 break
             else:
                 names[node] = self.step(node)
             for arg in node.all_input_nodes:
                 if self.last_use[arg] is node:
+                    numbers = set(refs(self.name_of(arg)))
                     del self.found[arg]
                     if not self.keep_all:
-                        self.release(refs(names[arg]))
+                        self.release(numbers)
         return without_unused(self.tape)
 
     def named(self, value: Any) -> Ref:
@@ -144,21 +167,31 @@ class _Recorder:
         """Notes that a tensor is the value of that number from here on."""
         self.numbers[id(x)], self.alive[id(x)] = number, x
 
-    def release(self, numbers: Iterable[int]) -> None:
+    def name_of(self, node: fx.Node) -> Any:
+        """What a node gave, by number; of what was written into since, the new one."""
+        found = self.found[node]
+        has_tensors = any(isinstance(x, Tensor) for x in tree_leaves(found))
+        return self.known(found) if has_tensors else self.names[node]
+
+    def release(self, numbers: set[int]) -> None:
         """Frees values, all of whose readers see a changed place where it changed.
 
         Such readers take no part of the example's own map; large networks are full of
         them, before batch norms and activations.
         """
-        live = {i for node in self.found for i in refs(self.names[node])}
-        for number in set(numbers) - live:
+        live = {i for node in self.found for i in refs(self.name_of(node))}
+        for number in numbers - live:
             value = self.tape.values[number]
             if isinstance(value, Tensor) and all(
                 _is_place_by_place(step) for step in self.readers[number]
             ):
                 self.tape.values[number] = torch.empty_like(value, device="meta")
-                if self.numbers.get(id(value)) == number:
-                    del self.numbers[id(value)], self.alive[id(value)]
+                self.forget(value, number)
+
+    def forget(self, x: Any, number: int) -> None:
+        """Lets a tensor die, if it is the value of that number still."""
+        if self.numbers.get(id(x)) == number:
+            del self.numbers[id(x)], self.alive[id(x)]
 
     def known(self, tree: Any) -> Any:
         """The structure with numbers in the place of tensors that have one."""
@@ -168,7 +201,7 @@ class _Recorder:
 
     def step(self, node: fx.Node) -> Any:
         """Runs a node; gives the names of what it returns."""
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.names.__getitem__)
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.name_of)
         values, named = fx.node.map_arg(
             (node.args, node.kwargs), self.found.__getitem__
         )
@@ -194,7 +227,7 @@ class _Recorder:
         if heard.overwritten:
             raise NotTraceableError(f"{node.name} writes into a value of the model")
         for number in heard.numbered:
-            del self.tape.values[number]
+            self.forget(self.tape.values.pop(number), number)
         if tensors:
             result = tree_map(
                 lambda x: self.named(x) if isinstance(x, Tensor) else x, returned
@@ -230,7 +263,10 @@ class _Recorder:
         if node.op == "call_module":
             return self.model.get_submodule(str(node.target))
         if node.op == "get_attr":
-            return lambda: operator.attrgetter(str(node.target))(self.model)
+            name = str(node.target)
+            if name in self.constants:
+                return lambda: self.constants[name]
+            return lambda: operator.attrgetter(name)(self.model)
         if node.op == "call_method":
             return _Method(str(node.target))
         assert callable(node.target)
@@ -281,9 +317,11 @@ class _Listener(TorchDispatchMode):
             returned = func(*args, **kwargs)
             recorder.call(returned, recorder.numbers[id(args[0])])
             return returned
-        for place, x in zip(func._schema.arguments, args, strict=False):
+        for i, place in enumerate(func._schema.arguments):
             if place.alias_info is not None and place.alias_info.is_write:
-                self.overwrite(x, used)
+                if i > 0:
+                    raise NotTraceableError(f"{name} writes into an argument")
+                self.overwrite(args[0], used)
         returned = func(*args, **kwargs)
         if not any(isinstance(x, Tensor) for x in tree_leaves(returned)):
             raise NotTraceableError(f"{name} depends on the values of a tensor")
@@ -306,6 +344,16 @@ class _Listener(TorchDispatchMode):
         recorder.check_overwriting(self.node, x)
         if number not in self.numbered:
             self.overwritten = True
+        memory = x.untyped_storage().data_ptr()
+        for other, value in recorder.tape.values.items():
+            if (
+                isinstance(value, Tensor)
+                and value is not x
+                and not value.is_meta
+                and value.untyped_storage().data_ptr() == memory
+            ):
+                # A view of the same memory, which may be read beside windows.
+                recorder.tape.values[other] = value.clone()
         if len(used) > 1 or number in self.used or recorder.readers.get(number):
             recorder.tape.values[number] = x.clone()
 
@@ -322,17 +370,21 @@ class _Method(NamedTuple):
 def _is_per_example(call: Step, values: Mapping[int, Any]) -> bool:
     """Whether the call is right for a batch of any size, since it says nothing of it
     and mixes no examples."""
-    if torch.Tag.pointwise in call.func.tags or call.func in _PER_EXAMPLE:
+    dims = [values[number].dim() for number in (*call.inputs, *call.outputs)]
+    n_dims = values[next(refs((call.args, call.kwargs)))].dim()
+    if torch.Tag.pointwise in call.func.tags:
+        # A constant of more dimensions would move the batch's.
+        return max(dims[: len(call.inputs)]) == max(dims)
+    if call.func in _PER_EXAMPLE:
         return True
-    n_dims = values[next(refs(call.args))].dim()
     if call.func is _aten.native_layer_norm.default:
         return len(call.args[1]) < n_dims
     if call.func is _aten.constant_pad_nd.default:
         return len(call.args[1]) // 2 < n_dims
     if call.func in _ALONG:
         (_, along, *_) = (*call.args, 0)
-        dims = along if isinstance(along, (list, tuple)) else [along]
-        return bool(dims) and all(d % n_dims != 0 for d in dims)
+        places = along if isinstance(along, (list, tuple)) else [along]
+        return all(d is not None and d % n_dims != 0 for d in places) and bool(places)
     return False
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_pse._engine.local_op import Axes, LocalOp, one_map, place_by_place
-from captum_pse._engine.tape import Step
+from captum_pse._engine.tape import Ref, Step
 from captum_pse._engine.windows import Kernel
 
 
@@ -139,6 +139,8 @@ def pointwise(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | No
     """Element by element, with broadcasting."""
     (out,) = step.outputs
     shape = values[out].shape
+    if not isinstance(step.result, Ref):
+        return None
     # Broadcasting counts dimensions from the last.
     behind = {tuple(a - values[i].dim() for a in of) for i, of in axes.items()}
     if len(behind) != 1:
@@ -152,6 +154,8 @@ def pointwise(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | No
             still[number] = value
             continue
         spread = [value.shape[a] if -a <= value.dim() else 1 for a in places]
+        if number in axes and value.dim() != len(shape):
+            return None
         if number in axes or (spread == extent and value.dim() == len(shape)):
             if spread != extent:
                 return None
