@@ -54,7 +54,7 @@ class PromotionSuppression(PerturbationAttribution):
     which the exact ones do on linear models only. An exact change says what erasing one
     group from the finished attack does; the estimate shares out what all groups do
     together. Groups that matter most are mostly found by both, but the numbers differ:
-    on an ImageNet SqueezeNet with 196 groups, the median rank correlation of the effects
+    on an ImageNet SqueezeNet with 196 groups, the median rank correlation of effects
     was 0.81 for iterated FGSM, 0.95 for Carlini and Wagner's attack and 0.96 for the
     elastic-net attack.
 
