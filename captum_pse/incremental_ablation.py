@@ -22,6 +22,7 @@ from captum_pse._forward import ForwardFunc, require_eval_batch_norm
 from captum_pse.groups import Groups
 from captum_pse.labels import Label, check_index, label_index
 from captum_pse.pair import Tensors
+from captum_pse.pair_labels import select_scores
 
 
 class IncrementalAblation(PerturbationAttribution):
@@ -159,11 +160,7 @@ class IncrementalAblation(PerturbationAttribution):
         def select(of: Tensor, examples: Tensor) -> Tensor:
             if index is None:
                 return of.reshape(-1, 1)
-            places: tuple[Tensor, ...] = (
-                index[examples.to(index.device)].to(of.device).unbind(dim=1)
-            )
-            rows = torch.arange(len(of), device=of.device)
-            return of[(rows, *places)].unsqueeze(1)
+            return select_scores(of, index[examples.to(index.device)])
 
         before = select(scores.clone(), torch.arange(len(scores)))
         ablation = Ablation(self.forward_func, xs, x0s, groups, args, select, before)

@@ -97,7 +97,7 @@ class PairLabels:
             hint = "; give both where predictions agree" if predicted else ""
             check_differ(t, t0, hint)
         sides = adversarial.detach(), natural.detach()
-        scores = [exact(_select(side, t, t0)) for side in sides]
+        scores = [exact(select_scores(side, t, t0)) for side in sides]
         if not all(values.isfinite().all() for values in scores):
             raise ValueError("forward_func: returned NaN or infinite scores")
         said, said_before = predicted_class(sides[0], t), predicted_class(sides[1], t0)
@@ -135,7 +135,7 @@ class PairLabels:
             *Tensor*: Shape ``(B, 2)``.
         """
         rows = examples.to(self.target.device)
-        return _select(scores, self.target[rows], self.true_target[rows])
+        return select_scores(scores, self.target[rows], self.true_target[rows])
 
 
 def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -157,7 +157,8 @@ def _plain(index: Tensor) -> Tensor:
     return index[:, 0] if index.shape[1] == 1 else index
 
 
-def _select(scores: Tensor, *indices: Tensor) -> Tensor:
+def select_scores(scores: Tensor, *indices: Tensor) -> Tensor:
+    """Of scores ``(B, C, ...)``, those at each of K indices ``(B, D)``: ``(B, K)``."""
     rows = torch.arange(len(scores), device=scores.device)
     places = (index.to(scores.device).unbind(dim=1) for index in indices)
     return torch.stack([scores[(rows, *place)] for place in places], dim=1)
