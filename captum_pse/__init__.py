@@ -7,6 +7,7 @@ Promotion and Suppression", arXiv:1904.02057.
 from captum_pse._engine.choice import EngineWarning
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.agreement import Agreement, agreement
+from captum_pse.attacks import StructuredAttack
 from captum_pse.dissection import Dissection, NetworkDissection
 from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.groups import (
@@ -28,6 +29,7 @@ from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.refinement import Refinement, refine
 from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.relation import Relation, relate
+from captum_pse.studies import Study, study
 from captum_pse.unit_decomposition import UnitDecomposition
 from captum_pse.unit_masking import (
     MaskingCurves,
@@ -58,6 +60,8 @@ __all__ = [
     "Refinement",
     "RegionDecomposition",
     "Relation",
+    "StructuredAttack",
+    "Study",
     "UnitDecomposition",
     "UnitRange",
     "UnitSensitivity",
@@ -70,6 +74,7 @@ __all__ = [
     "mask_units",
     "refine",
     "relate",
+    "study",
     "superpixel_mask",
     "unit_range",
 ]

@@ -21,8 +21,14 @@ examples:
   captum-pse explain --model mypackage.nets:build --weights net.safetensors \\
       --pairs natural/ adversarial/ --labels labels.csv --out results
 
+  captum-pse study --model squeezenet1_0 --weights squeezenet.pt \\
+      --pairs pgd=pgd.npz cw=cw.npz --concepts broden1_224/ --out results
+  captum-pse study --model captum_pse.demo:load_model --pairs demo \\
+      --concepts demo --out results
+
 exit codes: 0 done, 2 wrong input, 130 interrupted; results are written when all is
-done; dissect goes on where it was stopped when the same command is given again
+done; dissect and study go on where they were stopped when the same command is given
+again
 """
 
 
@@ -163,6 +169,47 @@ def build_parser() -> argparse.ArgumentParser:
         "refine",
         parents=[models, own, shared],
         help="see on how few pixel groups your attacks survive",
+    )
+    study = commands.add_parser(
+        "study",
+        parents=[models, shared],
+        help="the paper's analysis of one or several attacks on your model; runs under "
+        "torchrun, too",
+    )
+    study.add_argument(
+        "--pairs",
+        required=True,
+        nargs="+",
+        metavar="NAME=PATH",
+        help="of each attack, an .npz or .safetensors file; or demo",
+    )
+    study.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help="layers whose units are looked at (default: the last spatial one)",
+    )
+    study.add_argument(
+        "--concepts",
+        metavar="SET",
+        help="a folder in Broden's format, or demo; relates the units to what they "
+        "detect (default: none)",
+    )
+    study.add_argument(
+        "--fresh-eps",
+        type=float,
+        default=2 / 255,
+        help="largest change of a pixel by the new attack on masked models, in [0, 1] "
+        "units (default: 2/255)",
+    )
+    study.add_argument(
+        "--fresh-steps",
+        type=_positive_int,
+        default=10,
+        help="its steps (default: 10)",
+    )
+    study.add_argument(
+        "--seed", type=int, default=0, help="of everything random (default: 0)"
     )
     dissect = commands.add_parser(
         "dissect",

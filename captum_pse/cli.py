@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show is no reason to fail after the work.
         sys.stdout.reconfigure(errors="replace")
     try:
-        commands = {"demo": _demo, "dissect": _dissect}
+        commands = {"demo": _demo, "dissect": _dissect, "study": _study}
         return commands.get(args.command, _own)(args)
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"captum-pse: error: {error}", file=sys.stderr)
@@ -143,6 +143,58 @@ def _dissect(args: argparse.Namespace) -> int:
         if rank_and_size()[0] == 0:
             _print_dissection(result, args.out)
     return 0
+
+
+def _study(args: argparse.Namespace) -> int:
+    from captum_pse._distributed import launched_group, rank_and_size
+    from captum_pse.dissection.report import named_concepts
+    from captum_pse.studies import study
+    from captum_pse.studies.findings import sentence
+
+    attacks = {}
+    for text in args.pairs:
+        name, pairs = _named_pairs(text)
+        if name in attacks:
+            raise ValueError(f"pairs: got {name!r} twice, want each name once")
+        attacks[name] = pairs
+    loaded = _load_model(args)
+    names = ("model", "weights", "mean", "std", "pairs", "concepts")
+    options = _options(args, {name: getattr(args, name) for name in names})
+    options["layer"] = args.layer and loaded.layer_name(args.layer)
+    with launched_group(args.device) as options["device"]:
+        found = study(
+            loaded.forward_func,
+            attacks,
+            args.out,
+            layers=args.layers and [loaded.layer_name(name) for name in args.layers],
+            concepts=None if args.concepts is None else named_concepts(args.concepts),
+            fresh_eps=args.fresh_eps,
+            fresh_steps=args.fresh_steps,
+            seed=args.seed,
+            **options,
+        )
+        if rank_and_size()[0] == 0:
+            for row in found.tables["attacks"]:
+                print(
+                    f"{printable(row['attack'])}: {row['studied']} of {row['pairs']} "
+                    "pairs are what they say"
+                )
+            for row in found.tables["findings"]:
+                print(printable(sentence(row), most=300))
+            print(f"wrote study.json, tables and figures to {args.out}")
+    return 0
+
+
+def _named_pairs(text: str) -> tuple[str, AdversarialPair]:
+    """``demo``, ``NAME=PATH``, or a path, whose file gives the name."""
+    from captum_pse.pair_files import read_pair_file
+
+    if text == "demo":
+        from captum_pse.demo import make_pairs
+
+        return "demo", make_pairs(24)
+    name, equals, path = text.rpartition("=")
+    return name if equals else Path(path).stem, read_pair_file(path)
 
 
 def _print_dissection(result: Dissection, out: Path) -> None:

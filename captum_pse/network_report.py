@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from captum_pse._files import atomic_results, versions, write_csv
+from captum_pse._files import atomic_results, versions, write_csv, write_json
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import file_name
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
@@ -107,8 +106,7 @@ def explain_units(
                 folder / "relation.png", dpi=110
             )
             plot_masking(curves, title=title).savefig(folder / "masking.png", dpi=110)
-        text = json.dumps(_plain(summary), indent=1, allow_nan=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "summary.json", summary)
     return summary
 
 
@@ -179,14 +177,3 @@ def _mask(
         )
         for layer in moved
     ]
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: null for NaN and the infinite."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
-    return value

@@ -117,6 +117,8 @@ class AdversarialPair:
             in every example.
         names (sequence of str, optional): What tables and figures call the examples.
             Default: ``"0"``, ``"1"``, ...
+        succeeded (Tensor, optional): bool ``(N,)``, where the attack did what the
+            labels say, if that is known. Default: None
 
     Raises:
         TypeError: Inputs that are not floating-point tensors, labels that are not
@@ -138,6 +140,7 @@ class AdversarialPair:
     true_label: Label
     attack_label: Label
     names: Sequence[str] = ()
+    succeeded: Tensor | None = None
 
     def __post_init__(self) -> None:
         xs, _ = check_tensors(self.adversarial, self.natural)
@@ -169,6 +172,110 @@ class AdversarialPair:
                 f"names: got {len(names)}, want one for each of {n} examples"
             )
         object.__setattr__(self, "names", names)
+        found = self.succeeded
+        if found is not None and not isinstance(found, Tensor):
+            raise TypeError(
+                f"succeeded: got {type(found).__name__}, want a bool tensor ({n},)"
+            )
+        if found is not None and (found.dtype != torch.bool or found.shape != (n,)):
+            raise ValueError(
+                f"succeeded: got {found.dtype} of shape {tuple(found.shape)}, want "
+                f"bool ({n},)"
+            )
+
+    @classmethod
+    def from_attack(
+        cls,
+        attack: Any,
+        natural: Tensor,
+        true_label: Label | None = None,
+        attack_label: Label | None = None,
+        *,
+        model: Any = None,
+        names: Sequence[str] = (),
+        batch_size: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> AdversarialPair:
+        r"""Attacks natural inputs with an attack of another library.
+
+        =====================  =======================================  ==============
+        attack                 is                                       ``options``
+        =====================  =======================================  ==============
+        captum.robust          an object (``FGSM``, ``PGD``,            of ``perturb``
+                               :class:`captum_pse.StructuredAttack`)
+        torchattacks           an object                                none
+        foolbox                an object; wants ``model``               ``epsilons``
+        Adversarial            an object of ``art.attacks.evasion``     of
+        Robustness Toolbox                                              ``generate``
+        adv-lib                a function; wants ``model``              its own
+        your own               a function ``attack(model, inputs,       its own
+                               labels, targeted=...)``; wants
+                               ``model``
+        =====================  =======================================  ==============
+
+        All but captum.robust come with ``pip install 'captum-pse[attacks]'``. Inputs
+        are what the attack takes, normalised or not, and the pair is of the same kind;
+        they have to be within the attack's bounds, if it has any. The model is
+        afterwards as before.
+
+        Args:
+            attack (Any): The attack, made by its library.
+            natural (Tensor): ``x0``, ``(N, ...)``.
+            true_label (int, list or Tensor, optional): ``t0``; None means what the
+                model predicts. Default: None
+            attack_label (int, list or Tensor, optional): ``t``, to be reached; None is
+                an untargeted attack, or one that picks its targets itself.
+                Default: None
+            model (Any, optional): For attacks that do not hold it: a
+                ``torch.nn.Module``, for foolbox and adv-lib of inputs in [0, 1], or a
+                ``foolbox.PyTorchModel`` for inputs in bounds of its own.
+                Default: None
+            names (sequence of str, optional): As for the class. Default: ()
+            batch_size (int, optional): How many inputs are attacked at once; None for
+                all. Default: None
+            show_progress (bool, optional): Whether to show a progress bar.
+                Default: False
+            **options: Passed to the attack's call.
+
+        Returns:
+            *AdversarialPair*: Of all N examples, those on which the attack failed too.
+            ``succeeded`` says where the model says ``t0`` before and ``t`` after. The
+            attack label of an untargeted attack is what the model says after it and,
+            where that is still ``t0``, what comes next.
+
+        Raises:
+            TypeError: The attack is of no such library.
+            ValueError: Inputs or the attack's result are out of its bounds; a label
+                that does not fit; an attack that cannot be targeted, or needs targets;
+                a loss that is wrong for the model; a model whose batch norm is in
+                training mode.
+
+        Examples::
+
+            >>> from captum.robust import FGSM
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> loss = torch.nn.CrossEntropyLoss(reduction="none")
+            >>> attack = FGSM(load_model(), loss, lower_bound=0.0, upper_bound=1.0)
+            >>> natural = make_pairs(4).natural
+            >>> pair = AdversarialPair.from_attack(attack, natural, epsilon=4 / 255)
+            >>> pair.succeeded.tolist()
+            [True, False, True, True]
+            >>> fooled = pair.select(pair.succeeded)
+        """
+        from captum_pse.attacks.make_pairs import make_pairs
+
+        return make_pairs(
+            attack,
+            natural,
+            true_label,
+            attack_label,
+            model=model,
+            names=names,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            options=options,
+        )
 
     def __len__(self) -> int:
         return len(_as_tuple("natural", self.natural)[0])
@@ -187,9 +294,10 @@ class AdversarialPair:
         )
         moves = [f"{a} -> {b}" for a, b in zip(true, attack, strict=True)]  # type: ignore[arg-type]
         more = ", ..." if len(moves) > 3 else ""
+        failed = 0 if self.succeeded is None else int((~self.succeeded).sum())
         return (
             f"AdversarialPair({len(self)} x {shapes}, {first[0].dtype}, "
-            f"{', '.join(moves[:3])}{more})"
+            f"{', '.join(moves[:3])}{more}{f'; {failed} failed' if failed else ''})"
         )
 
     def select(self, examples: Any) -> AdversarialPair:
@@ -228,6 +336,7 @@ class AdversarialPair:
             true_label=pick(self.true_label),
             attack_label=pick(self.attack_label),
             names=[self.names[row] for row in rows],
+            succeeded=None if self.succeeded is None else self.succeeded[rows],
         )
 
     def to(self, device: str | torch.device) -> AdversarialPair:
@@ -244,6 +353,7 @@ class AdversarialPair:
             move(self.true_label),
             move(self.attack_label),
             self.names,
+            move(self.succeeded),
         )
 
     @torch.no_grad()

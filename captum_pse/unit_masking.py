@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -198,9 +198,10 @@ class MaskingCurves:
         rows (list[dict]): One for each ranking and number of units: ``clean`` (the
             model says the true label on the natural input), ``adversarial`` (it says
             the true label on the adversarial one), ``attacked`` (it says the attack
-            label there); with ``<name>_low`` and ``<name>_high``, a 95 % confidence
-            interval: over seeds for a random order (Student), else over pairs
-            (Wilson).
+            label there) and, where the masked model was attacked anew, ``fresh`` (it
+            says the true label under that attack); with ``<name>_low`` and
+            ``<name>_high``, a 95 % confidence interval: over seeds for a random order
+            (Student), else over pairs (Wilson).
     """
 
     layer: str
@@ -217,7 +218,11 @@ class MaskingCurves:
         return plot_masking(self, **options)
 
 
-SHARES = ("clean", "adversarial", "attacked")
+#: The last one only where the masked model was attacked anew.
+SHARES = ("clean", "adversarial", "attacked", "fresh")
+
+#: From a model and pairs to adversarial inputs for that model.
+FreshAttack: TypeAlias = Callable[[nn.Module, AdversarialPair], Tensor]
 
 
 @torch.no_grad()
@@ -229,6 +234,7 @@ def evaluate_masking(
     counts: Sequence[int],
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    attack: FreshAttack | None = None,
     mode: MaskMode = "zero",
     channel_dim: int = 1,
     batch_size: int = 16,
@@ -236,8 +242,9 @@ def evaluate_masking(
 ) -> MaskingCurves:
     """Masks the first units of several rankings and random ones.
 
-    The pairs are stored: this says how an attack made on the whole model fares on the
-    masked one, not how a new attack would.
+    The pairs are stored: they say how an attack made on the whole model fares on the
+    masked one. How a new attack would, which is what a defence has to stand, ``attack``
+    finds out.
 
     Args:
         model (nn.Module): The model, in evaluation mode.
@@ -247,6 +254,8 @@ def evaluate_masking(
             masked first, the earlier of equal ones. ``"random"`` is added.
         counts (sequence of int): How many units to mask, 0 to K.
         seeds (sequence of int, optional): Of the random orders. Default: 0 to 4
+        attack (Callable, optional): From the masked model and the pairs to adversarial
+            inputs, made anew for each set of masked units. Default: None
         mode (str, optional): See :func:`mask_units`; ranges are those of the pairs'
             natural inputs. Default: ``"zero"``
         channel_dim (int, optional): Which dimension counts the units. Default: 1
@@ -299,19 +308,19 @@ def evaluate_masking(
     @cache  # All orders begin with nothing and end with everything.
     def shares(units: frozenset[int]) -> Tensor:
         masked: dict[Layer, list[int]] = {layer: sorted(units)}
+
+        def says(inputs: Tensor) -> Tensor:
+            parts = inputs.split(batch_size)
+            scores = [run_forward(model, (part.clone(),)) for part in parts]
+            return torch.cat(scores).argmax(dim=1)
+
         with mask_units(
             model, masked, mode=mode, ranges=ranges, channel_dim=channel_dim
         ):
-            said, before = (
-                torch.cat(
-                    [
-                        run_forward(model, (part.clone(),)).argmax(dim=1)
-                        for part in side.split(batch_size)
-                    ]
-                )
-                for side in (x, x0)
-            )
-        found = (before == t0, said == t0, said == t)
+            said = says(x)
+            found = [says(x0) == t0, said == t0, said == t]
+            if attack is not None:
+                found.append(says(attack(model, pairs)) == t0)
         return torch.stack(found).double().mean(dim=1).cpu()
 
     rows = []
@@ -321,7 +330,8 @@ def evaluate_masking(
             [shares(frozenset(order[:count].tolist())) for order in orders[name]]
         )
         row: dict[str, Any] = {"layer": layer, "masked": name, "units": count}
-        for share, values in zip(SHARES, each.unbind(dim=1), strict=True):
+        # Without a new attack there is no last share.
+        for share, values in zip(SHARES, each.unbind(dim=1), strict=False):
             low, high = _interval(values, len(pairs), name == "random")
             row[share] = float(values.mean())
             row |= {f"{share}_low": low, f"{share}_high": high}

@@ -72,6 +72,24 @@ class UnitSensitivity:
         reach = float(t.ppf((1 + level) / 2, self.n - 1)) / math.sqrt(self.n)
         return self.mean - reach * self.deviation, self.mean + reach * self.deviation
 
+    def to_record(self) -> dict[str, Any]:
+        """As plain JSON, which gives back the same numbers; see :meth:`of_record`."""
+        return {
+            name: value.tolist() if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> UnitSensitivity:
+        """The inverse of :meth:`to_record`."""
+        values: dict[str, Any] = {
+            name: torch.tensor(value, dtype=torch.float64)
+            if isinstance(value, list)
+            else value
+            for name, value in record.items()
+        }
+        return cls(**values)
+
     def table(self) -> list[dict[str, Any]]:
         """One row for each unit."""
         low, high = self.interval()

@@ -304,7 +304,7 @@ def test_wrong_input_to_dissect(tmp_path, capsys, options, message):
 
 
 def test_a_stopped_dissection_goes_on(tmp_path, capsys, few_scenes, monkeypatch):
-    monkeypatch.setattr("captum_pse.dissection.checkpoint.Checkpoint.every", 0.0)
+    monkeypatch.setattr("captum_pse._checkpoint.Checkpoint.every", 0.0)
     command = [*DISSECT, "features.conv5", "--batch", "4", "--out"]
     assert main([*command, str(tmp_path / "whole")]) == 0
     unbroken = len(few_scenes)

@@ -382,9 +382,7 @@ class Fragile(Made):
 
 @pytest.mark.parametrize("reads", [0, 1, 5, 8, 11, 15, 18, 22])
 def test_a_killed_run_goes_on(tmp_path, monkeypatch, reads):
-    monkeypatch.setattr(
-        "captum_pse.dissection.checkpoint.Checkpoint.every", 0.0, raising=True
-    )
+    monkeypatch.setattr("captum_pse._checkpoint.Checkpoint.every", 0.0, raising=True)
     dataset = random_set(8, sizes=(16,))
     method = NetworkDissection(Halving().eval(), ["layer", "again"])
     whole = method.dissect(dataset, batch_size=2)

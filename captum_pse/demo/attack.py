@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
-from torch import nn
 
+from captum_pse.attacks.pgd import targeted_pgd
 from captum_pse.demo.model import load_model
 from captum_pse.demo.scenes import CLASSES, Scenes
 from captum_pse.pair import AdversarialPair
@@ -22,7 +20,8 @@ def make_pairs(n: int = 12, eps: float = 6 / 255, steps: int = 20) -> Adversaria
         n (int, optional): How many pairs. Default: 12
         eps (float, optional): Largest change of a pixel, in [0, 1] units; 6/255 is
             enough to succeed. Default: 6/255
-        steps (int, optional): Steps of the attack, of ``eps / 8`` each. Default: 20
+        steps (int, optional): Steps of the attack, of ``2.5 eps / steps`` each.
+            Default: 20
 
     Returns:
         *AdversarialPair*: The same for the same arguments.
@@ -32,27 +31,13 @@ def make_pairs(n: int = 12, eps: float = 6 / 255, steps: int = 20) -> Adversaria
         >>> make_pairs(2)
         AdversarialPair(2 x (3, 64, 64), torch.float32, 0 -> 1, 1 -> 2)
     """
-    from captum.robust import PGD
-
     images, labels = Scenes(n).batch()
     # The k-th time a class comes, its scene is pushed k classes on.
     shift = 1 + torch.arange(n) // len(CLASSES) % (len(CLASSES) - 1)
     targets = (labels + shift) % len(CLASSES)
-    loss = nn.CrossEntropyLoss(reduction="none")
-    attack = PGD(load_model(), loss, lower_bound=0.0, upper_bound=1.0)
-    with warnings.catch_warnings(), torch.enable_grad():
-        # Captum says at every step that it asks for the gradient of the input.
-        warnings.filterwarnings("ignore", "Input Tensor 0 did not already require")
-        adversarial = attack.perturb(
-            images,
-            radius=eps,
-            step_size=eps / 8,
-            step_num=steps,
-            target=targets,
-            targeted=True,
-        )
+    adversarial = targeted_pgd(load_model(), images, targets, eps=eps, steps=steps)
     names = [
         f"{CLASSES[a]}-{i}-to-{CLASSES[b]}"
         for i, (a, b) in enumerate(zip(labels.tolist(), targets.tolist(), strict=True))
     ]
-    return AdversarialPair(images, adversarial.detach(), labels, targets, names)
+    return AdversarialPair(images, adversarial, labels, targets, names)

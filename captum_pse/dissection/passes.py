@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from captum_pse._checkpoint import Checkpoint, State, fingerprint
 from captum_pse._distributed import rank_and_size
 from captum_pse._forward import ForwardFunc
 from captum_pse._layers import ActivationReader, scores_and_activations
-from captum_pse.dissection.checkpoint import Checkpoint, State, fingerprint
 from captum_pse.dissection.concepts import ConceptDataset, ConceptSample, Vocabulary
 from captum_pse.dissection.overlaps import ConceptAreas, Counts, Overlaps
 from captum_pse.dissection.thresholds import (

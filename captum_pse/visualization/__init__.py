@@ -12,6 +12,11 @@ from captum_pse.visualization.methods import plot_agreement, plot_methods
 from captum_pse.visualization.pixels import COLORS, plot_groups, plot_pair
 from captum_pse.visualization.refinements import plot_refinements
 from captum_pse.visualization.regions import plot_regions
+from captum_pse.visualization.study import (
+    plot_interpretability,
+    plot_refinement_curves,
+    plot_types,
+)
 from captum_pse.visualization.units import (
     plot_masking,
     plot_relation,
@@ -23,12 +28,15 @@ __all__ = [
     "plot_agreement",
     "plot_detectors",
     "plot_groups",
+    "plot_interpretability",
     "plot_masking",
     "plot_methods",
     "plot_pair",
+    "plot_refinement_curves",
     "plot_refinements",
     "plot_regions",
     "plot_relation",
+    "plot_types",
     "plot_unit_changes",
     "plot_units",
 ]

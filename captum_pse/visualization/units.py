@@ -106,20 +106,24 @@ def plot_masking(
     """Shares of pairs as more units are masked; a row a layer.
 
     To the left, natural inputs on which the model says the true label; in the middle,
-    adversarial ones; to the right, adversarial ones on which it says the attack label.
-    Bands are 95 % confidence intervals.
+    adversarial ones; to the right, adversarial ones on which it says the attack label
+    and, where the masked model was attacked anew, such ones on which it says the true
+    label. Bands are 95 % confidence intervals.
 
     Args:
         results (MaskingCurves or sequence of them): At most five rankings each.
         title (str, optional): Above the figure. Default: None
     """
     layers = [results] if isinstance(results, MaskingCurves) else list(results)
-    figure = Figure(figsize=(11.5, 0.4 + 3.2 * len(layers)), layout="constrained")
-    axes = figure.subplots(len(layers), 3, squeeze=False)
+    shares = [share for share in SHARES if share in layers[0].rows[0]]
+    size = 0.4 + 3.7 * len(shares), 0.4 + 3.2 * len(layers)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(layers), len(shares), squeeze=False)
     names = {
         "clean": "natural: says the true label",
         "adversarial": "adversarial: says the true label",
         "attacked": "adversarial: says the attack label",
+        "fresh": "attacked anew: says the true label",
     }
     for line, result in zip(axes, layers, strict=True):
         rankings = list(dict.fromkeys(row["masked"] for row in result.rows))
@@ -127,7 +131,7 @@ def plot_masking(
             raise ValueError(
                 f"results: got {len(rankings)} rankings, want at most {len(STYLES)}"
             )
-        for ax, share in zip(line, SHARES, strict=True):
+        for ax, share in zip(line, shares, strict=True):
             for ranking, (colour, marker) in zip(rankings, STYLES, strict=False):
                 rows = [row for row in result.rows if row["masked"] == ranking]
                 units = [row["units"] for row in rows]

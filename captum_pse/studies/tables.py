@@ -1,0 +1,111 @@
+"""The tables of the study: from records of pairs to means over an attack's pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from captum_pse.studies.of_pair import RANKINGS, READINGS, TYPES, WEIGHTS
+from captum_pse.studies.statistics import mean_interval, signed_rank_p
+
+Record = Mapping[str, Any]
+Row = dict[str, Any]
+Tables = dict[str, list[Row]]
+
+
+def holds(record: Record) -> bool:
+    """Whether the model says the true label before the attack and the attack's after
+    it."""
+    labels = record["labels"]
+    return bool(labels["natural_agrees"] and labels["attack_holds"])
+
+
+def pair_tables(
+    sets: Mapping[str, Sequence[Record]], fractions: Sequence[float], seed: int
+) -> Tables:
+    """What comes of pairs one by one, by the name of the table.
+
+    Args:
+        sets (mapping): By the attack's name, a record for each pair, see
+            :func:`captum_pse.studies.of_pair.study_pair`.
+        fractions (sequence of float): Of the refinements.
+        seed (int): Of the bootstrap.
+    """
+    tables: Tables = {name: [] for name in (
+        "attacks", "pairs", "types", "correlation", "refinement", "smallest",
+        "interpretability",
+    )}  # fmt: skip
+    for attack, records in sets.items():
+        tables["attacks"].append(_counts(attack, records))
+        tables["pairs"] += [
+            {"attack": attack, "pair": r["pair"], "studied": holds(r)}
+            | r["labels"]
+            | {"correlation": r["correlation"]}
+            | {f"smallest_by_{k}": r["refinement"][k]["smallest"] for k in RANKINGS}
+            | {f"lift_{k}": r["interpretability"][k]["lift"] for k in READINGS}
+            for r in records
+        ]
+        good = [record for record in records if holds(record)]
+
+        def mean(
+            of: Callable[[Record], float | None],
+            good: Sequence[Record] = good,
+        ) -> Row:
+            return mean_interval(map(of, good), seed)
+
+        tables["types"] += [
+            {
+                "attack": attack,
+                "groups": weight,
+                "type": kind,
+                **mean(lambda r, w=weight, k=kind: r["types"][w][k]),  # type: ignore[misc]
+            }
+            for weight in WEIGHTS
+            for kind in TYPES
+        ]
+        rho = [record["correlation"] for record in good]
+        row = {"attack": attack, **mean_interval(rho, seed), "p": signed_rank_p(rho)}
+        tables["correlation"].append(row)
+        for ranking in RANKINGS:
+            refined = [record["refinement"][ranking] for record in good]
+            tables["refinement"] += [
+                {"attack": attack, "kept_by": ranking, "fraction": fraction}
+                | _named("reaches", [r["reaches"][i] for r in refined], seed)
+                | _named("leaves", [r["leaves"][i] for r in refined], seed)
+                | _named("L2", [r["L2"][i] for r in refined], seed)
+                | {"pairs": len(refined)}
+                for i, fraction in enumerate(fractions)
+            ]
+            smallest = [r["smallest"] for r in refined]
+            row = {
+                "attack": attack,
+                "kept_by": ranking,
+                **mean_interval(smallest, seed),
+            }
+            tables["smallest"].append(row)
+        for reads in READINGS:
+            scores = [record["interpretability"][reads] for record in good]
+            row = {"attack": attack, "reads": reads}
+            for name in ("score", "baseline", "lift"):
+                row |= _named(name, [s[name] for s in scores], seed)
+            row["pairs"] = len(scores)
+            row["p"] = signed_rank_p([s["lift"] - 1 for s in scores])
+            tables["interpretability"].append(row)
+    return tables
+
+
+def _counts(attack: str, records: Sequence[Record]) -> Row:
+    labels = [record["labels"] for record in records]
+    return {
+        "attack": attack,
+        "pairs": len(records),
+        "natural_agrees": sum(bool(label["natural_agrees"]) for label in labels),
+        "attack_holds": sum(bool(label["attack_holds"]) for label in labels),
+        "studied": sum(map(holds, records)),
+    }
+
+
+def _named(name: str, values: Sequence[float], seed: int) -> Row:
+    found = mean_interval(values, seed)
+    return {name: found["mean"], f"{name}_low": found["low"],
+            f"{name}_high": found["high"]}  # fmt: skip

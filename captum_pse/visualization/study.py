@@ -1,0 +1,163 @@
+"""Figures of the study: tables of means over pairs, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from captum_pse._text import printable
+from captum_pse.visualization.pixels import COLORS
+from captum_pse.visualization.refinements import STYLES
+
+Rows = Sequence[Mapping[str, Any]]
+
+_TYPE_COLORS = {
+    "suppression": COLORS["suppression"],
+    "balanced": COLORS["balanced"],
+    "promotion": COLORS["promotion"],
+    "inactive": "#eeeeee",
+}
+_COUNTED = {
+    "all": "of all groups",
+    "above_median": "of groups above the median effect",
+    "by_effect": "of the sum of effects",
+}
+
+
+def plot_types(rows: Rows) -> Figure:
+    """The shares of the types of groups, a bar an attack, counted in three ways.
+
+    Args:
+        rows (sequence of mapping): The table ``types`` of the study.
+    """
+    attacks = _distinct(rows, "attack")
+    figure = Figure(figsize=(11, 1.4 + 0.5 * len(attacks)), layout="constrained")
+    axes = figure.subplots(1, len(_COUNTED), sharey=True)
+    for ax, (counted, title) in zip(axes, _COUNTED.items(), strict=True):
+        left = np.zeros(len(attacks))
+        for kind, colour in _TYPE_COLORS.items():
+            shares = [
+                _only(rows, attack=a, groups=counted, type=kind)["mean"] or 0
+                for a in attacks
+            ]
+            ax.barh(attacks, shares, left=left, color=colour, label=kind,
+                    edgecolor="#666666", linewidth=0.4)  # fmt: skip
+            for place, (start, share) in enumerate(zip(left, shares, strict=True)):
+                if share >= 0.07:
+                    dark = kind == "suppression"
+                    ax.text(start + share / 2, place, f"{share:.0%}", ha="center",
+                            va="center", fontsize=8,
+                            color="white" if dark else "black")  # fmt: skip
+            left += shares
+        ax.set_title(f"share {title}", fontsize=9)
+        ax.set_xlim(0, 1)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        ax.tick_params(labelsize=8)
+    _plain_labels(axes[0])
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def plot_refinement_curves(rows: Rows) -> Figure:
+    """Whether attacks survive on part of their groups, a panel an attack, with 95 %
+    intervals over pairs.
+
+    Args:
+        rows (sequence of mapping): The table ``refinement`` of the study.
+    """
+    attacks = _distinct(rows, "attack")
+    figure = Figure(figsize=(0.8 + 3.7 * len(attacks), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
+    for ax, attack in zip(axes, attacks, strict=True):
+        of_attack = [row for row in rows if row["attack"] == attack]
+        for ranking, (colour, marker) in zip(
+            _distinct(of_attack, "kept_by"), STYLES, strict=False
+        ):
+            line = [row for row in of_attack if row["kept_by"] == ranking]
+            x = [row["fraction"] for row in line]
+            ax.plot(x, _values(line, "reaches"), color=colour, marker=marker,
+                    markersize=4, label=ranking)  # fmt: skip
+            ax.fill_between(x, _values(line, "reaches_low"),
+                            _values(line, "reaches_high"), color=colour,
+                            alpha=0.12)  # fmt: skip
+        n = of_attack[0]["pairs"]
+        ax.set_title(f"{printable(attack)}, {n} pairs", fontsize=9, parse_math=False)
+        ax.set_xlabel("fraction of groups kept", fontsize=8)
+        ax.set_ylim(-0.02, 1.02)
+        ax.grid(alpha=0.3)
+        ax.tick_params(labelsize=8)
+    axes[0].set_ylabel("share that still says the attack label", fontsize=8)
+    axes[0].legend(fontsize=8, title="groups kept by", title_fontsize=8)
+    return figure
+
+
+def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
+    """To the left the lift of interpretability scores over a random region, to the
+    right the rank correlation of effect and ``|delta|``; with 95 % intervals.
+
+    Args:
+        scores, correlations (sequence of mapping): The tables ``interpretability`` and
+            ``correlation`` of the study.
+    """
+    attacks = _distinct(scores, "attack")
+    figure = Figure(figsize=(9, 1.8 + 0.45 * len(attacks)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for offset, reads in ((-0.12, "promotion"), (0.12, "suppression")):
+        rows = [_only(scores, attack=a, reads=reads) for a in attacks]
+        _intervals(left, rows, "lift", offset, COLORS[reads], reads)
+    left.axvline(1, color="black", linewidth=0.6, linestyle=":")
+    left.set_xlabel("lift of the interpretability score (1: as a random region)",
+                    fontsize=8)  # fmt: skip
+    rows = [_only(correlations, attack=a) for a in attacks]
+    named = [
+        {"rho": r["mean"], "rho_low": r["low"], "rho_high": r["high"]} for r in rows
+    ]
+    _intervals(right, named, "rho", 0, "#333333", None)
+    right.axvline(0, color="black", linewidth=0.6, linestyle=":")
+    right.set_xlabel("Spearman's rho of effect and |delta| over groups", fontsize=8)
+    for ax in (left, right):
+        ax.tick_params(labelsize=8)
+        ax.grid(alpha=0.3, axis="x")
+    left.set_yticks(range(len(attacks)), attacks)
+    _plain_labels(left)
+    left.set_ylim(len(attacks) - 0.5, -0.5)
+    left.legend(fontsize=8, title="reads", title_fontsize=8)
+    return figure
+
+
+def _intervals(
+    ax: Axes, rows: Rows, name: str, offset: float, colour: str, label: str | None
+) -> None:
+    place = np.arange(len(rows)) + offset
+    values, low, high = (_values(rows, name + end) for end in ("", "_low", "_high"))
+    ax.hlines(place, low, high, color=colour, linewidth=1.5)
+    ax.plot(values, place, "o", color=colour, markersize=5, label=label)
+
+
+def _values(rows: Rows, name: str) -> list[float]:
+    """A column, with NaN, which is not drawn, for None."""
+    return [float("nan") if row[name] is None else row[name] for row in rows]
+
+
+def _distinct(rows: Rows, name: str) -> list[str]:
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def _only(rows: Rows, **wanted: Any) -> Mapping[str, Any]:
+    (row,) = (
+        row for row in rows if all(row[key] == value for key, value in wanted.items())
+    )
+    return row
+
+
+def _plain_labels(ax: Axes) -> None:
+    """Names from the user are text, not formulas."""
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False)
+        label.set_text(printable(label.get_text(), most=24))

@@ -1,0 +1,449 @@
+"""The study: its numbers, its verdicts, and that it is the same run after run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from captum_pse import (
+    AdversarialCAM,
+    AdversarialPair,
+    DissectionSensitivity,
+    PredictionWarning,
+    PromotionSuppression,
+    grid_mask,
+    relate,
+    study,
+)
+from captum_pse.cli import main
+from captum_pse.demo import load_model, make_pairs
+from captum_pse.dissection import NetworkDissection, SceneConcepts
+from captum_pse.refinement_report import refine_pairs
+from captum_pse.studies import run as study_run
+from captum_pse.studies.findings import findings, sentence
+from captum_pse.studies.of_pair import RANKINGS, rank_correlation, type_shares
+from captum_pse.studies.statistics import fisher_p, mean_interval, signed_rank_p
+from captum_pse.studies.tables import pair_tables
+from captum_pse.studies.tasks import run_tasks
+
+ROOT = Path(__file__).parent.parent
+LAYER = "features.conv4"
+OPTIONS = {"layers": [LAYER], "layer": LAYER, "cell": 16, "fresh_steps": 2}
+
+
+def small_study(out, attacks=None, **options):
+    attacks = attacks or {"pgd": make_pairs(6)}
+    options = {"concepts": SceneConcepts(24)} | OPTIONS | options
+    return study(load_model(), attacks, out, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    return small_study(out), out
+
+
+def only(rows, **wanted):
+    (row,) = [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+    return row
+
+
+def test_pair_tables_are_what_the_classes_say(whole, tmp_path):
+    tables = whole[0].tables
+    model, pairs, mask = load_model(), make_pairs(6), grid_mask((64, 64), cell=16)
+    pixels = PromotionSuppression(model).decompose(*pairs, feature_mask=mask)
+    moved = (pairs.adversarial - pairs.natural).abs()
+    means = moved.mean(dim=1).reshape(6, 4, 16, 4, 16).mean(dim=(2, 4)).flatten(1)
+    rhos = [float(spearmanr(*p).statistic) for p in zip(pixels.effect, means)]  # noqa: B905
+    (row,) = tables["correlation"]
+    assert row["mean"] == pytest.approx(np.mean(rhos), abs=1e-6)
+    assert row["pairs"] == 6
+    active = ~pixels.inactive
+    for number, name in ((-1, "suppression"), (0, "balanced"), (1, "promotion")):
+        row = only(tables["types"], groups="all", type=name)
+        share = (active & (pixels.type == number)).double().mean()
+        assert row["mean"] == pytest.approx(float(share), abs=1e-9)
+    regions = AdversarialCAM(model, LAYER).decompose(*pairs)
+    for reads, which in (
+        ("suppression", "natural_true"),
+        ("promotion", "adversarial_attack"),
+    ):
+        row = only(tables["interpretability"], reads=reads)
+        found = regions.interpretability(which)
+        for name in ("score", "baseline", "lift"):
+            want = float(getattr(found, name).mean())
+            assert row[name] == pytest.approx(want, abs=1e-5)
+    refined = refine_pairs(model, pairs, tmp_path, cell=16, layer=LAYER)
+    for ranking in ("effect", "|delta|", "CAM"):
+        for point in refined[ranking].curve():
+            row = only(
+                tables["refinement"], kept_by=ranking, fraction=point["fraction"]
+            )
+            for name in ("reaches", "leaves", "L2"):
+                assert row[name] == pytest.approx(point[name], abs=1e-5)
+
+
+def test_unit_tables_are_what_the_classes_say(whole):
+    tables = whole[0].tables
+    model, pairs = load_model(), make_pairs(6)
+    (moved,) = DissectionSensitivity(model, [LAYER]).over(pairs)
+    assert [row["sensitivity"] for row in tables["units"]] == moved.mean.tolist()
+    dissection = NetworkDissection(model, [LAYER]).dissect(SceneConcepts(24))
+    (want,) = relate(moved, dissection).correlations
+    assert only(tables["relation"], attack="pgd") == {"attack": "pgd", **want}
+    nothing = [row for row in tables["masking"] if row["units"] == 0]
+    assert {row["masked"] for row in nothing} == {
+        "sensitive", "interpretable", "least sensitive", "random"
+    }  # fmt: skip
+    for row in nothing:
+        assert (row["clean"], row["adversarial"], row["attacked"]) == (1, 0, 1)
+    counts = [row["units"] for row in tables["masking"] if row["masked"] == "sensitive"]
+    assert counts == [0, 5, 10, 19, 38]
+
+
+def test_files_hold_the_tables(whole):
+    found, out = whole
+    read = json.loads((out / "study.json").read_text())
+    assert read == {"manifest": found.manifest, "tables": found.tables}
+    for name, rows in found.tables.items():
+        with (out / f"{name}.csv").open(newline="") as file:
+            assert len(list(csv.DictReader(file))) == len(rows)
+    figures = {path.name for path in out.glob("*.png")}
+    assert figures == {
+        "types.png", "refinement.png", "interpretability.png", "masking-pgd.png",
+        "relation-pgd.png",
+    }  # fmt: skip
+    assert not (out / study_run.PARTIAL).exists()
+    assert set(found.manifest["digests"]) == {"pgd", "model", "dissection"}
+
+
+def test_again_stopped_and_gone_on_with_all_give_the_same_files(
+    whole, tmp_path, monkeypatch
+):
+    wanted = contents(whole[1])
+    small_study(tmp_path / "again")
+    assert contents(tmp_path / "again") == wanted
+
+    out, counted, masked = tmp_path / "stopped", [], []
+    real_pair, real_mask = study_run.study_pair, study_run.evaluate_masking
+
+    def pair(*args, **options):
+        counted.append(args)
+        return real_pair(*args, **options)
+
+    def stop(*args, **options):
+        if len(masked) == 2:
+            raise KeyboardInterrupt
+        masked.append(args)
+        return real_mask(*args, **options)
+
+    monkeypatch.setattr(study_run, "study_pair", pair)
+    monkeypatch.setattr(study_run, "evaluate_masking", stop)
+    with pytest.raises(KeyboardInterrupt):
+        small_study(out)
+    assert len(counted) == 6
+    assert all(name.startswith(".study-partial/") for name in contents(out))
+    monkeypatch.setattr(study_run, "evaluate_masking", real_mask)
+    small_study(out)
+    assert len(counted) == 6
+    assert contents(out) == wanted
+
+
+def test_partial_results_of_other_inputs_are_not_used(tmp_path, monkeypatch, whole):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(study_run, "evaluate_masking", stop)
+        with pytest.raises(KeyboardInterrupt):
+            small_study(out, {"pgd": make_pairs(6, steps=5)})
+    small_study(out)
+    assert contents(out) == contents(whole[1])
+
+
+def test_two_processes_give_the_same_files(tmp_path):
+    script = (
+        "import sys, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from captum_pse.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    pairs = make_pairs(3)
+    np.savez(
+        tmp_path / "pgd.npz",
+        **{
+            name: getattr(pairs, name).numpy()
+            for name in ("natural", "adversarial", "true_label", "attack_label")
+        },
+    )
+    for n in (1, 2):
+        launch = [*(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                  f"--nproc-per-node={n}"]  # fmt: skip
+        subprocess.run(
+            [
+                *(launch if n > 1 else [sys.executable]), str(tmp_path / "run.py"),
+                *("study", "--model", "captum_pse.demo:load_model", "--cell", "16"),
+                *("--layers", LAYER, "--fresh-steps", "1"),
+                *("--pairs", str(tmp_path / "pgd.npz")),
+                *("--out", str(tmp_path / f"out{n}")),
+            ],
+            check=True, capture_output=True, timeout=240,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    assert contents(tmp_path / "out2") == contents(tmp_path / "out1")
+
+
+def test_attacks_that_fail_are_counted_and_left_out(tmp_path):
+    """Two of seven fail; the others are too few for a test, and that is said."""
+    pairs = make_pairs(7)
+    adversarial = pairs.adversarial.clone()
+    adversarial[:2] = pairs.natural[:2]
+    some = AdversarialPair(
+        pairs.natural, adversarial, pairs.true_label, pairs.attack_label, pairs.names
+    )
+    none = AdversarialPair(
+        pairs.natural, pairs.natural, pairs.true_label, pairs.attack_label
+    )
+    found = small_study(
+        tmp_path, {"some": some, "none": none.select(slice(0, 2))}, concepts=None
+    )
+    counts = {row["attack"]: row for row in found.tables["attacks"]}
+    assert (counts["some"]["pairs"], counts["some"]["studied"]) == (7, 5)
+    assert (counts["none"]["attack_holds"], counts["none"]["studied"]) == (0, 0)
+    studied = [row["studied"] for row in found.tables["pairs"]]
+    assert studied == [False] * 2 + [True] * 5 + [False] * 2
+    assert {row["attack"] for row in found.tables["masking"]} == {"some"}
+    assert "relation" not in found.tables
+    for row in found.tables["findings"]:
+        assert row["p"] is None
+        assert row["verdict"] == "cannot be told"
+        assert "too few" in sentence(row)
+    assert found.tables["correlation"][1]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("attacks", "options", "message"),
+    [
+        ({}, {}, "attacks: got none"),
+        ({"a b": make_pairs(1), "a_b": make_pairs(1)}, {}, "want names that differ"),
+        (
+            {"a": make_pairs(1), "b": AdversarialPair(
+                torch.rand(1, 3, 80, 80), torch.rand(1, 3, 80, 80), 0, 1)},
+            {}, "images of different sizes",
+        ),
+        ({"a": make_pairs(1)}, {"fresh_eps": 0.0}, "fresh_eps: got 0.0"),
+        ({"a": make_pairs(1)}, {"layers": ["nowhere"]}, "has no 'nowhere'"),
+        ({"a": make_pairs(1)}, {"layer": "nowhere"}, "has no 'nowhere'"),
+    ],
+)  # fmt: skip
+def test_bad_input(tmp_path, attacks, options, message):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=message):
+        study(load_model(), attacks, out, **options)
+    assert not out.exists()
+
+
+def test_command_line(tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [
+        "study", "--model", "captum_pse.demo:load_model", "--out", str(out), "--pairs",
+    ]  # fmt: skip
+    assert main([*command, "x=nowhere.npz"]) == 2
+    assert "there is no file nowhere.npz" in capsys.readouterr().err
+    assert main([*command, "demo", "demo"]) == 2
+    assert "pairs: got 'demo' twice" in capsys.readouterr().err
+    assert not out.exists()
+
+
+# Statistics
+
+
+def test_type_shares():
+    effect = np.array([4.0, 3.0, 2.0, 1.0, 0.0])
+    types = np.array([1, 0, -1, 1, 0])
+    inactive = np.array([False, False, False, False, True])
+    found = type_shares(effect, types, inactive)
+    assert found["all"] == {
+        "suppression": 0.2, "balanced": 0.2, "promotion": 0.4, "inactive": 0.2
+    }  # fmt: skip
+    assert found["above_median"] == {
+        "suppression": 0.0, "balanced": 0.5, "promotion": 0.5, "inactive": 0.0
+    }  # fmt: skip
+    assert found["by_effect"] == {
+        "suppression": 0.2, "balanced": 0.3, "promotion": 0.5, "inactive": 0.0
+    }  # fmt: skip
+    nothing = type_shares(np.zeros(2), np.zeros(2), np.ones(2, dtype=bool))
+    assert nothing["by_effect"]["balanced"] is None
+    assert rank_correlation(np.zeros(3), np.arange(3.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([], (None, None, None, 0)),
+        ([None, None], (None, None, None, 0)),
+        ([2.0, None], (2.0, None, None, 1)),
+        ([1.0, 1.0, 1.0], (1.0, 1.0, 1.0, 3)),
+    ],
+)
+def test_mean_interval_where_there_is_little(values, wanted):
+    found = mean_interval(values, 0)
+    assert tuple(found[k] for k in ("mean", "low", "high", "pairs")) == wanted
+
+
+def test_mean_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    samples = rng.exponential(size=(150, 40))
+    hits = 0
+    for sample in samples:
+        found = mean_interval(sample, 1)
+        hits += found["low"] <= 1 <= found["high"]
+    assert 0.86 <= hits / len(samples) <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("values", "p"),
+    [
+        ([1.0, 2.0, 3.0, 4.0, 5.0], None),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2 / 2**6),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, None], None),
+        ([0.0] * 6, 1.0),
+        ([-1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 4 / 2**6),
+    ],
+)
+def test_signed_rank(values, p):
+    assert signed_rank_p(values) == p
+
+
+def test_fisher():
+    assert fisher_p(1.0, 0.0, 5) is None
+    want = 2 * math.factorial(6) ** 2 / math.factorial(12)
+    assert fisher_p(1.0, 0.0, 6) == pytest.approx(want)
+    assert fisher_p(0.5, 0.5, 6) == pytest.approx(1.0)
+
+
+# Findings
+
+
+def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
+    """A pair; small differences keep ranks apart."""
+    shift = 1e-3 * i
+    shares = dict(zip(("suppression", "balanced", "promotion"), types, strict=True))
+    shares["inactive"] = 0.0
+    refined = {"reaches": [1.0], "leaves": [1.0], "L2": [1.0]}
+    lifts = {"score": 0.5, "baseline": 0.5, "lift": lift + shift}
+    return {
+        "pair": str(i),
+        "labels": {"natural_agrees": True, "attack_holds": True},
+        "types": dict.fromkeys(("all", "above_median", "by_effect"), shares),
+        "correlation": rho + shift,
+        "refinement": {
+            name: {**refined, "smallest": (effect if name == "effect" else other) + 0.01
+                   * (name != "effect") * i}
+            for name in RANKINGS
+        },
+        "interpretability": {"promotion": lifts, "suppression": lifts},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "n", "wanted"),
+    [
+        ({}, 12, ["holds"] * 6),
+        ({}, 5, ["cannot be told"] * 6),
+        ({"rho": -0.5}, 12, ["holds", "does not hold", *["holds"] * 4]),
+        ({"effect": 0.9, "other": 0.2}, 12,
+         ["holds", "holds", *["does not hold"] * 2, *["holds"] * 2]),
+        ({"lift": 0.8}, 12, [*["holds"] * 4, *["does not hold"] * 2]),
+        ({"types": (0.01, 0.3, 0.69)}, 12, ["does not hold", *["holds"] * 5]),
+    ],
+)  # fmt: skip
+def test_verdicts(changed, n, wanted):
+    sets = {"a": [record(i, **changed) for i in range(n)]}
+    rows = findings(sets, pair_tables(sets, [1.0], 0), 0)
+    assert [row["verdict"] for row in rows] == wanted
+
+
+def masking_rows(before, after):
+    return [
+        {"attack": "a", "layer": "l", "masked": "sensitive", "units": units,
+         "adversarial": share, "fresh": before, "pairs": 24}
+        for units, share in ((0, before), (3, after), (6, before))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "before", "after", "wanted"),
+    [
+        (0.6, 1e-4, 0.0, 1.0, ["holds", "holds", "holds", "cannot be told"]),
+        (-0.6, 1e-4, 0.0, 0.1, ["does not hold"] * 2 + ["cannot be told"] * 2),
+        (0.1, 0.5, 0.0, 0.1, ["cannot be told"] * 4),
+    ],
+)
+def test_verdicts_on_units(rho, p, before, after, wanted):
+    sets = {"a": [record(i) for i in range(12)]}
+    tables = pair_tables(sets, [1.0], 0)
+    tables["relation"] = [
+        {"attack": "a", "layer": "l", "pairs": 12, "rho": rho, "p": p,
+         "partial_rho": rho, "partial_p": p}
+    ]  # fmt: skip
+    tables["masking"] = masking_rows(before, after)
+    rows = findings(sets, tables, 0)
+    assert [row["verdict"] for row in rows[6:]] == wanted
+    assert all(row["p_adjusted"] >= row["p"] for row in rows if row["p"] is not None)
+
+
+# Tasks
+
+
+def test_tasks_are_done_once_and_gone_on_with(tmp_path):
+    done = []
+
+    def task(i):
+        if i == 2 and len(done) < 3:
+            done.append("stop")
+            raise KeyboardInterrupt
+        done.append(i)
+        return {"value": i / 3, "of": float("nan")}
+
+    tasks = {f"t{i}": lambda i=i: task(i) for i in range(4)}
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(tasks, tmp_path, "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t0.json", "t1.json"]
+    records = run_tasks(tasks, tmp_path, "run")
+    assert done == [0, 1, "stop", 2, 3]
+    assert [r["value"] for r in records] == [0, 1 / 3, 2 / 3, 1]
+    # Damaged, and of another run.
+    (tmp_path / "t1.json").write_text('{"run": "run", "rec')
+    run_tasks(tasks, tmp_path, "run")
+    assert done[5:] == [1]
+    run_tasks(tasks, tmp_path, "other")
+    assert done[6:] == [0, 1, 2, 3]
+
+
+def test_predictions_that_differ_are_no_warnings(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PredictionWarning)
+        pairs = make_pairs(1)
+        wrong = AdversarialPair(pairs.natural, pairs.natural, 0, 1)
+        small_study(tmp_path, {"a": wrong}, concepts=None)
