@@ -16,6 +16,7 @@ from captum_pse.groups import (
     grid_mask,
     superpixel_mask,
 )
+from captum_pse.hardening import Hardened, harden, masked_copy
 from captum_pse.incremental_ablation import IncrementalAblation
 from captum_pse.interpretability import (
     InterpretabilityScore,
@@ -49,6 +50,7 @@ __all__ = [
     "Dissection",
     "DissectionSensitivity",
     "EngineWarning",
+    "Hardened",
     "IncrementalAblation",
     "InterpretabilityScore",
     "MaskingCurves",
@@ -70,8 +72,10 @@ __all__ = [
     "default_feature_mask",
     "evaluate_masking",
     "grid_mask",
+    "harden",
     "interpretability_score",
     "mask_units",
+    "masked_copy",
     "refine",
     "relate",
     "study",

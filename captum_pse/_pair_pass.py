@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from captum_pse._forward import ForwardFunc, first_scores
 from captum_pse._layers import scores_and_activations
+from captum_pse._tensors import check_tensors
 from captum_pse.groups import Groups
 from captum_pse.labels import Label
-from captum_pse.pair import check_tensors
 from captum_pse.pair_labels import PairLabels
 
 

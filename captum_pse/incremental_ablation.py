@@ -19,9 +19,9 @@ from captum_pse._engine.ablation import Ablation
 from captum_pse._engine.batches import MEMORY_LIMIT, check_positive_int
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._forward import ForwardFunc, require_eval_batch_norm
+from captum_pse._tensors import Tensors
 from captum_pse.groups import Groups
 from captum_pse.labels import Label, check_index, label_index
-from captum_pse.pair import Tensors
 from captum_pse.pair_labels import select_scores
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from captum._utils.common import _format_additional_forward_args
 from torch import Tensor
 
 from captum_pse._forward import ForwardFunc, first_scores
+from captum_pse._tensors import as_tuple, check_tensors
 from captum_pse.labels import (
     Label,
     check_differ,
@@ -18,80 +20,6 @@ from captum_pse.labels import (
     label_index,
     predicted_class,
 )
-
-Tensors = TypeVar("Tensors", Tensor, tuple[Tensor, ...])
-
-
-def _as_tuple(name: str, value: Any) -> tuple[Tensor, ...]:
-    tensors = value if isinstance(value, tuple) else (value,)
-    if not tensors or not all(isinstance(x, Tensor) for x in tensors):
-        kinds = ", ".join(type(x).__name__ for x in tensors) or "an empty tuple"
-        raise TypeError(f"{name}: got {kinds}, want a tensor or a tuple of tensors")
-    return tensors
-
-
-def _check_kind(name: str, x: Tensor) -> None:
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name}: got {x.dtype}, want floating-point values; turn integer images "
-            "into floats, e.g. images / 255"
-        )
-    if x.dim() < 2 or x.numel() == 0:
-        raise ValueError(
-            f"{name}: got shape {tuple(x.shape)}, want (N, ...) with a batch dimension "
-            "and at least one example and feature"
-        )
-
-
-def check_tensors(
-    adversarial: Any,
-    natural: Any,
-    names: tuple[str, str] = ("adversarial", "natural"),
-    *,
-    share_natural: bool = False,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Both sides of a pair as tuples of tensors that belong together.
-
-    Args:
-        adversarial, natural (Tensor or tuple[Tensor, ...]): The pair.
-        names (tuple[str, str], optional): What messages call the two.
-        share_natural (bool, optional): Whether one natural example may stand against
-            many adversarial ones. Default: False
-
-    Raises:
-        TypeError: Not tensors, or not of floating-point numbers.
-        ValueError: Different shapes, dtypes, devices or numbers of inputs; no examples;
-            NaN or infinite values.
-    """
-    name, other = names
-    xs, x0s = _as_tuple(name, adversarial), _as_tuple(other, natural)
-    if len(xs) != len(x0s):
-        raise ValueError(f"{other}: got {len(x0s)} input(s), want {len(xs)} as {name}")
-    for i, (x, x0) in enumerate(zip(xs, x0s, strict=True)):
-        at = f"[{i}]" if len(xs) > 1 else ""
-        _check_kind(f"{name}{at}", x)
-        _check_kind(f"{other}{at}", x0)
-        if x0.shape != x.shape and not (share_natural and x0.shape == x[:1].shape):
-            raise ValueError(
-                f"{other}{at}: got shape {tuple(x0.shape)}, want {tuple(x.shape)} as "
-                f"{name}{at}"
-            )
-        for what in ("dtype", "device"):
-            if getattr(x, what) != getattr(x0, what):
-                raise ValueError(
-                    f"{other}{at}: got {what} {getattr(x0, what)}, want "
-                    f"{getattr(x, what)} as {name}{at}"
-                )
-        for which, value in ((name, x), (other, x0)):
-            if bad := int((~value.isfinite()).sum()):
-                raise ValueError(
-                    f"{which}{at}: got {bad} NaN or infinite value(s), want finite ones"
-                )
-        if len(x) != len(xs[0]):
-            raise ValueError(
-                f"{name}{at}: got {len(x)} examples, want {len(xs[0])} as {name}[0]"
-            )
-    return xs, x0s
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,20 +142,25 @@ class AdversarialPair:
                                ``model``
         =====================  =======================================  ==============
 
-        All but captum.robust come with ``pip install 'captum-pse[attacks]'``. Inputs
-        are what the attack takes, normalised or not, and the pair is of the same kind;
-        they have to be within the attack's bounds, if it has any. The model is
-        afterwards as before.
+        All but captum.robust and adv-lib come with ``pip install
+        'captum-pse[attacks]'``. Inputs are what the attack takes, normalised or not,
+        and the pair is of the same kind; they have to be within the attack's bounds, if
+        it has any. The model is afterwards as before.
+
+        Or say its name, ``"torchattacks.PGD"``, ``"foolbox.L2CarliniWagnerAttack"``,
+        ``"art.FastGradientMethod"``, ``"adv_lib.ddn"``, ``"captum.FGSM"``: it is made
+        for ``model``, which takes images in [0, 1] and returns logits, with the
+        ``options``.
 
         Args:
-            attack (Any): The attack, made by its library.
+            attack (Any or str): The attack, made by its library, or its name.
             natural (Tensor): ``x0``, ``(N, ...)``.
             true_label (int, list or Tensor, optional): ``t0``; None means what the
                 model predicts. Default: None
             attack_label (int, list or Tensor, optional): ``t``, to be reached; None is
                 an untargeted attack, or one that picks its targets itself.
                 Default: None
-            model (Any, optional): For attacks that do not hold it: a
+            model (Any, optional): For attacks that do not hold it, and for names: a
                 ``torch.nn.Module``, for foolbox and adv-lib of inputs in [0, 1], or a
                 ``foolbox.PyTorchModel`` for inputs in bounds of its own.
                 Default: None
@@ -245,6 +178,7 @@ class AdversarialPair:
             where that is still ``t0``, what comes next.
 
         Raises:
+            ImportError: The attack was named, and its library is not installed.
             TypeError: The attack is of no such library.
             ValueError: Inputs or the attack's result are out of its bounds; a label
                 that does not fit; an attack that cannot be targeted, or needs targets;
@@ -278,7 +212,7 @@ class AdversarialPair:
         )
 
     def __len__(self) -> int:
-        return len(_as_tuple("natural", self.natural)[0])
+        return len(as_tuple("natural", self.natural)[0])
 
     def __iter__(self) -> Iterator[Any]:
         return iter(
@@ -286,7 +220,7 @@ class AdversarialPair:
         )
 
     def __repr__(self) -> str:
-        first = _as_tuple("natural", self.natural)
+        first = as_tuple("natural", self.natural)
         shapes = ", ".join(str(tuple(x.shape[1:])) for x in first)
         true, attack = (
             label.tolist() if isinstance(label, Tensor) else label
@@ -299,6 +233,32 @@ class AdversarialPair:
             f"AdversarialPair({len(self)} x {shapes}, {first[0].dtype}, "
             f"{', '.join(moves[:3])}{more}{f'; {failed} failed' if failed else ''})"
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a pair of images to an ``.npz`` or ``.safetensors`` file, whole or not
+        at all, for ``captum-pse explain``, ``refine`` and ``study``.
+
+        A .safetensors file holds no names.
+
+        Raises:
+            ValueError: Another ending; not one image input ``(N, C, H, W)`` in [0, 1],
+                which is what such files hold.
+        """
+        from captum_pse.pair_files import write_pair_file
+
+        write_pair_file(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AdversarialPair:
+        """Reads the pairs of images in a file; see :mod:`captum_pse.pair_files`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not such a file, or damaged.
+        """
+        from captum_pse.pair_files import read_pair_file
+
+        return read_pair_file(path)
 
     def select(self, examples: Any) -> AdversarialPair:
         """The pair of some of the examples, in the order given.
@@ -315,7 +275,7 @@ class AdversarialPair:
         """
         chosen = examples
         if not isinstance(examples, slice):
-            chosen = torch.as_tensor(examples)
+            chosen = torch.as_tensor(examples).cpu()
         try:
             rows = torch.arange(len(self))[chosen].reshape(-1).tolist()
         except IndexError as error:
@@ -368,7 +328,7 @@ class AdversarialPair:
         """
         args = _format_additional_forward_args(additional_forward_args) or ()
         for side, name in (("natural", "true_label"), ("adversarial", "attack_label")):
-            inputs = _as_tuple(side, getattr(self, side))
+            inputs = as_tuple(side, getattr(self, side))
             scores = first_scores(forward_func, inputs, args)
             index = check_index(
                 name, label_index(name, getattr(self, name), len(self)), scores

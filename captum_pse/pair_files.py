@@ -12,6 +12,7 @@ An ``.npz`` or ``.safetensors`` file holds these arrays:
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from captum_pse._files import atomic_path
 from captum_pse._forward import first_scores
+from captum_pse._tensors import check_tensors
 from captum_pse.labels import predicted_index
-from captum_pse.pair import AdversarialPair, check_tensors
+from captum_pse.pair import AdversarialPair
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +36,7 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 SLACK = 1 / 255
 
 
-def read_pair_file(path: str | Path) -> AdversarialPair:
+def read_pair_file(path: str | os.PathLike[str]) -> AdversarialPair:
     """The pairs in an ``.npz`` or ``.safetensors`` file, as float32 in [0, 1].
 
     Raises:
@@ -74,6 +77,41 @@ def read_pair_file(path: str | Path) -> AdversarialPair:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"pairs: {path}: {error}") from error
+
+
+def write_pair_file(pair: AdversarialPair, path: str | os.PathLike[str]) -> None:
+    """Writes what :func:`read_pair_file` reads; see
+    :meth:`captum_pse.AdversarialPair.save`."""
+    path = Path(path)
+    sides = {"natural": pair.natural, "adversarial": pair.adversarial}
+    labels = {"true_label": pair.true_label, "attack_label": pair.attack_label}
+    tensors: dict[str, Tensor] = {}
+    for name, value in (sides | labels).items():
+        if not isinstance(value, Tensor) or (name in sides and value.dim() != 4):
+            raise ValueError(
+                f"{name}: want one image input (N, C, H, W), and class labels"
+            )
+        tensors[name] = value.detach().cpu().contiguous()
+    for name in sides:
+        _in_range(name, tensors[name].float())
+    suffix = path.suffix.lower()
+    if suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"path: got {path}, want a .npz or .safetensors file")
+    with atomic_path(path) as partial:
+        if suffix == ".npz":
+            arrays: dict[str, Any] = {
+                # numpy has no bfloat16.
+                name: (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+                for name, x in tensors.items()
+            }
+            # A file, not a path: numpy would add an ending of its own to .NPZ.
+            with partial.open("wb") as file:
+                np.savez(file, name=np.array(pair.names), **arrays)
+        else:
+            from safetensors.torch import save_file
+
+            whole = {name: x.clone() for name, x in tensors.items()}
+            save_file(whole, partial)
 
 
 def read_image_folders(

@@ -17,8 +17,8 @@ from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._engine.path import path_changes
 from captum_pse._forward import ForwardFunc
 from captum_pse._pair_pass import score_pair
+from captum_pse._tensors import Tensors
 from captum_pse.labels import Label
-from captum_pse.pair import Tensors
 from captum_pse.pair_labels import exact
 from captum_pse.pixel_decomposition import (
     PIXEL_METHODS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
 from captum_pse import AdversarialPair
+from captum_pse.demo import make_pairs
 
 # Captum says so at every step of the calls that are made here by hand.
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")
@@ -324,12 +326,14 @@ def test_inputs_out_of_bounds(model, demo_pairs, make):
 
 
 class Returns:
-    """An attack that gives a fixed answer."""
+    """An attack with bounds that gives a fixed answer."""
 
-    def __init__(self, model: Any, answer: Any, low: float = 0.0) -> None:
+    def __init__(self, model: Any, answer: Any) -> None:
         self.forward_func = model
         self.answer = answer
-        self.bound = lambda x: x.clamp(low, 1)
+
+    def bound(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
 
     def perturb(self, inputs: Tensor, target: Any, targeted: bool) -> Any:
         return self.answer(inputs)
@@ -350,7 +354,7 @@ def test_wrong_results(model, demo_pairs, answer, error, match):
 
 
 def test_attack_without_bounds(model, demo_pairs):
-    """Captum's default, own objects and own functions."""
+    """Captum's default, and own functions."""
     x = demo_pairs.natural * 3 - 1
 
     def further(model: Any, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -358,16 +362,19 @@ def test_attack_without_bounds(model, demo_pairs):
 
     for attack, options in (
         (FGSM(model, CE), {"epsilon": 0.1}),
-        (Returns(model, lambda x: x + 0.1, low=-torch.inf), {}),
         (further, {"model": model}),
     ):
-        if isinstance(attack, Returns):
-            with pytest.raises(ValueError, match="want -inf to 1, the attack's"):
-                from_attack(attack, x)
-            continue
         pair = from_attack(attack, x, **options)
         assert (pair.adversarial - x).abs().amax() == pytest.approx(0.1, abs=1e-5)
         assert torch.equal(pair.natural, x)
+
+
+def test_attack_with_one_bound(model, demo_pairs):
+    attack = FGSM(model, CE, upper_bound=1.0)
+    pair = from_attack(attack, demo_pairs.natural - 1, epsilon=0.1)
+    assert pair.adversarial.min() < -1
+    with pytest.raises(ValueError, match="want -inf to 1, the attack's bounds"):
+        from_attack(attack, demo_pairs.natural + 1, epsilon=0.1)
 
 
 # Inputs in other units than those in [0, 1].
@@ -736,7 +743,7 @@ WRONG = [
     (wrong_captum, "no forward_func", TypeError, "attack: got NoModel, .*forward_func"),
     (wrong_captum, "nor a library", TypeError, "attack: got Alone, want an attack obj"),
     (wrong_captum, "a model", TypeError, "attack: got DemoNet, want an attack object"),
-    (wrong_captum, "a string", TypeError, "attack: got str, want an attack object"),
+    (wrong_captum, "a string", ValueError, "attack: got 'FGSM', want a name such as"),
     (wrong_captum, "own function", ValueError, "attack_label: .*untargeted has no arg"),
     (
         wrong_captum,
@@ -752,7 +759,7 @@ WRONG = [
         wrong_torchattacks,
         "no label",
         ValueError,
-        "attack_label: got None, .*by_label|l",
+        r"attack_label: got None, but the attack is in mode 'targeted\(label\)'",
     ),
     (
         wrong_torchattacks,
@@ -1068,3 +1075,81 @@ others = {"torchattacks", "foolbox", "eagerpy", "art", "adv_lib"}
 assert not others & {name.split(".")[0] for name in sys.modules}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# By name
+
+
+NAMED = {
+    "captum.FGSM": {"epsilon": 8 / 255},
+    "captum_pse.StructuredAttack": {"iterations": 20, "search_steps": 2},
+    "torchattacks.FGSM": {"eps": 8 / 255},
+    # foolbox's FGSM cannot be targeted; one step of this one is the same.
+    "foolbox.LinfBasicIterativeAttack": {
+        "epsilons": 8 / 255,
+        "steps": 1,
+        "abs_stepsize": 8 / 255,
+        "random_start": False,
+    },
+    "art.FastGradientMethod": {"eps": 8 / 255},
+    "adv_lib.ddn": {"steps": 5},
+}
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_attacks_by_name(name, targeted, demo_model):
+    """One-step attacks of all libraries are the same attack."""
+    pytest.importorskip(name.split(".")[0])
+    model, pair = demo_model, make_pairs(3)
+    labels = (pair.true_label, pair.attack_label) if targeted else (pair.true_label,)
+    torch.manual_seed(0)
+    found = AdversarialPair.from_attack(
+        name, pair.natural, *labels, model=model, **NAMED[name]
+    )
+    said = model(found.adversarial).argmax(dim=1)
+    assert found.succeeded.tolist() == (said == found.attack_label).tolist()
+    assert found.succeeded.any() or targeted
+    if any(part in name for part in ("Gradient", "FGSM", "Iterative")):
+        wanted = AdversarialPair.from_attack(
+            "captum.FGSM", pair.natural, *labels, model=model, epsilon=8 / 255
+        )
+        moved = (found.adversarial - wanted.adversarial).abs() > 1e-6
+        # Captum leaves features with next to no gradient as they are.
+        assert moved.float().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("PGD", {}, ValueError, "want a name such as 'torchattacks.PGD'"),
+        ("cleverhans.PGD", {}, ValueError, "of one of captum, "),
+        ("captum.Nothing", {}, ValueError, "captum.robust has no 'Nothing'"),
+        ("torchattacks.PGD", {"radius": 1}, ValueError, "cannot be made: .*radius"),
+        ("captum.FGSM", {"model": None}, TypeError, "model: got NoneType"),
+    ],
+)
+def test_names_that_are_wrong(name, options, error, message, demo_model):
+    pytest.importorskip("torchattacks")
+    options = {"model": demo_model} | options
+    with pytest.raises(error, match=message):
+        AdversarialPair.from_attack(name, torch.rand(1, 3, 64, 64), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("torchattacks.PGD", "pip install 'captum-pse[attacks]'"),
+        ("foolbox.L2PGD", "pip install 'captum-pse[attacks]'"),
+        ("art.DeepFool", "pip install 'captum-pse[attacks]'"),
+        ("adv_lib.ddn", "pip install adv-lib"),
+    ],
+)
+def test_a_library_that_is_not_installed(name, package, monkeypatch, demo_model):
+    library = name.split(".")[0]
+    for module in [m for m in sys.modules if m.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=re.escape(package)):
+        AdversarialPair.from_attack(name, torch.rand(1, 3, 64, 64), model=demo_model)

@@ -420,3 +420,32 @@ def test_bfloat16_safetensors(tmp_path):
     assert torch.equal(
         read_pair_file(tmp_path / "pairs.safetensors").natural, x.float()
     )
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".NPZ"])
+def test_a_saved_pair_loads_back(tmp_path, demo_pairs, suffix):
+    path = tmp_path / f"new/pairs{suffix}"
+    demo_pairs.save(path)
+    loaded = AdversarialPair.load(path)
+    for name in ("natural", "adversarial", "true_label", "attack_label"):
+        assert torch.equal(getattr(loaded, name), getattr(demo_pairs, name))
+    if suffix != ".safetensors":
+        assert loaded.names == demo_pairs.names
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("pair", "name", "message"),
+    [
+        (AdversarialPair(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), 0, 1),
+         "a.pt", "want a .npz or .safetensors"),
+        (AdversarialPair(torch.rand(1, 4), torch.rand(1, 4), 0, 1),
+         "a.npz", "natural: want one image input"),
+        (AdversarialPair(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4) + 1, 0, 1),
+         "a.npz", "adversarial: got values from"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_saved(tmp_path, pair, name, message):
+    with pytest.raises(ValueError, match=message):
+        pair.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

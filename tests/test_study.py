@@ -30,6 +30,7 @@ from captum_pse.demo import load_model, make_pairs
 from captum_pse.dissection import NetworkDissection, SceneConcepts
 from captum_pse.refinement_report import refine_pairs
 from captum_pse.studies import run as study_run
+from captum_pse.studies import stages
 from captum_pse.studies.findings import findings, sentence
 from captum_pse.studies.of_pair import RANKINGS, rank_correlation, type_shares
 from captum_pse.studies.statistics import fisher_p, mean_interval, signed_rank_p
@@ -143,7 +144,7 @@ def test_again_stopped_and_gone_on_with_all_give_the_same_files(
     assert contents(tmp_path / "again") == wanted
 
     out, counted, masked = tmp_path / "stopped", [], []
-    real_pair, real_mask = study_run.study_pair, study_run.evaluate_masking
+    real_pair, real_mask = stages.study_pair, stages.evaluate_masking
 
     def pair(*args, **options):
         counted.append(args)
@@ -155,13 +156,13 @@ def test_again_stopped_and_gone_on_with_all_give_the_same_files(
         masked.append(args)
         return real_mask(*args, **options)
 
-    monkeypatch.setattr(study_run, "study_pair", pair)
-    monkeypatch.setattr(study_run, "evaluate_masking", stop)
+    monkeypatch.setattr(stages, "study_pair", pair)
+    monkeypatch.setattr(stages, "evaluate_masking", stop)
     with pytest.raises(KeyboardInterrupt):
         small_study(out)
     assert len(counted) == 6
     assert all(name.startswith(".study-partial/") for name in contents(out))
-    monkeypatch.setattr(study_run, "evaluate_masking", real_mask)
+    monkeypatch.setattr(stages, "evaluate_masking", real_mask)
     small_study(out)
     assert len(counted) == 6
     assert contents(out) == wanted
@@ -173,7 +174,7 @@ def test_partial_results_of_other_inputs_are_not_used(tmp_path, monkeypatch, who
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(study_run, "evaluate_masking", stop)
+        patched.setattr(stages, "evaluate_masking", stop)
         with pytest.raises(KeyboardInterrupt):
             small_study(out, {"pgd": make_pairs(6, steps=5)})
     small_study(out)

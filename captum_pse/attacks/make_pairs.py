@@ -11,10 +11,12 @@ from tqdm.auto import tqdm
 
 from captum_pse._engine.batches import check_positive_int
 from captum_pse._forward import first_scores, require_eval_batch_norm
+from captum_pse._tensors import check_tensors
 from captum_pse._unchanged import unchanged
+from captum_pse.attacks.by_name import attack_by_name
 from captum_pse.attacks.libraries import LibraryAttack, adapter_of
 from captum_pse.labels import Label, check_differ, check_index, label_index
-from captum_pse.pair import AdversarialPair, check_tensors
+from captum_pse.pair import AdversarialPair
 
 #: What a value may be outside its bounds by, as a part of their distance.
 SLACK = 1e-5
@@ -40,6 +42,12 @@ def make_pairs(
     if batch_size is not None:
         check_positive_int("batch_size", batch_size)
     natural, n = natural.detach(), len(natural)
+    if names and len(names) != n:
+        raise ValueError(f"names: got {len(names)}, want one for each of {n} examples")
+    if isinstance(attack, str):
+        attack, model, options = attack_by_name(
+            attack, model, natural[:1], options, targeted=attack_label is not None
+        )
     adapted = adapter_of(attack)(attack, model, natural[:1], options)
     for module in adapted.modules:
         require_eval_batch_norm(module)

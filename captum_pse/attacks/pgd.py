@@ -39,7 +39,8 @@ def targeted_pgd(
         warnings.filterwarnings("ignore", "Input Tensor 0 did not already require")
         parts = [
             attack.perturb(
-                images.clone(),
+                # In this order convolutions and poolings are faster.
+                images.clone(memory_format=torch.channels_last),
                 radius=eps,
                 step_size=2.5 * eps / steps,
                 step_num=steps,
@@ -50,4 +51,4 @@ def targeted_pgd(
                 natural.split(batch_size), targets.split(batch_size), strict=True
             )
         ]
-    return torch.cat(parts)
+    return torch.cat(parts).contiguous()

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 
 from captum_pse._engine.batches import check_positive_int
 from captum_pse._forward import ForwardFunc, first_scores
+from captum_pse._tensors import check_tensors
 from captum_pse._unchanged import unchanged
 from captum_pse.attacks.admm import Problem, Weights, search
 from captum_pse.groups import Groups
 from captum_pse.labels import Label, check_index, label_index
-from captum_pse.pair import check_tensors
 
 Tensors = tuple[Tensor, ...]
 

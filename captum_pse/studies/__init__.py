@@ -5,6 +5,7 @@
 - ``tables``: from records of pairs to tables
 - ``findings``: what the paper found, and whether the tables say so
 - ``tasks``: work in pieces that are shared among processes and kept
+- ``stages``: what is done after what
 - ``run``: all of it, into one folder
 """
 

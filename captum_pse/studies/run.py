@@ -5,41 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captum_pse._checkpoint import fingerprint
 from captum_pse._distributed import barrier, rank_and_size
-from captum_pse._files import atomic_results, plain, versions, write_csv, write_json
+from captum_pse._files import atomic_results, plain, write_csv, write_json
 from captum_pse._layers import find_layers, last_spatial_layer
 from captum_pse._text import file_name
-from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.attacks.pgd import targeted_pgd
-from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
-from captum_pse.dissection_sensitivity import DissectionSensitivity
+from captum_pse.dissection import ConceptDataset
 from captum_pse.explain import check_pairs
 from captum_pse.groups import default_feature_mask, grid_mask
 from captum_pse.pair import AdversarialPair
-from captum_pse.promotion_suppression import PromotionSuppression
-from captum_pse.refinement import FRACTIONS
-from captum_pse.relation import Relation, relate
-from captum_pse.studies.findings import findings
-from captum_pse.studies.of_pair import study_pair
-from captum_pse.studies.tables import Record, Row, Tables, holds, pair_tables
-from captum_pse.studies.tasks import run_tasks
-from captum_pse.unit_masking import MaskingCurves, evaluate_masking
-from captum_pse.unit_sensitivity import UnitSensitivity
+from captum_pse.studies.stages import Stages
+from captum_pse.studies.tables import Row, Tables
 
 #: The folder of partial results, inside that of the results.
 PARTIAL = ".study-partial"
-#: Which parts of a layer's units are masked.
-PARTS = (0, 0.05, 0.1, 0.2, 0.4)
-#: In which order.
-RANKED = ("sensitive", "interpretable", "least sensitive", "random")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +135,9 @@ def study(
         if cell is None
         else grid_mask(first[0].shape[2:], cell=cell)
     )
-    run = _Run(model, attacks, mask, chosen, concepts, Path(out), show_progress)
+    run = Stages(
+        model, attacks, mask, chosen, concepts, Path(out) / PARTIAL, show_progress
+    )
     tables = run.tables()
     found = Study(plain(tables), plain({**run.manifest(), **(settings or {})}))
     if rank_and_size()[0] == 0:
@@ -162,232 +147,7 @@ def study(
     return found
 
 
-class _Run:
-    """One run: its stages, each of which keeps what it has done."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        attacks: Mapping[str, AdversarialPair],
-        mask: Tensor,
-        chosen: Mapping[str, Any],
-        concepts: ConceptDataset | None,
-        out: Path,
-        show_progress: bool,
-    ) -> None:
-        self.model, self.attacks, self.mask = model, attacks, mask
-        self.chosen, self.concepts = chosen, concepts
-        self.partial = out / PARTIAL
-        self.show_progress = show_progress
-
-    @cached_property
-    def digest(self) -> str:
-        """Of all that the stages start from, but for the concepts."""
-        state = self.model.state_dict()
-        told = {**self.chosen, **versions(), "state": list(state)}
-        tensors = [self.mask, *state.values()]
-        for name, pairs in self.attacks.items():
-            told[f"attack {name}"] = list(pairs.names)
-            tensors += self._tensors(pairs)
-        return fingerprint(told, tensors)
-
-    def manifest(self) -> Row:
-        digests = {
-            name: fingerprint({}, self._tensors(pairs))
-            for name, pairs in self.attacks.items()
-        }
-        state = self.model.state_dict()
-        digests["model"] = fingerprint({"state": list(state)}, state.values())
-        if self.concepts is not None:
-            digests["dissection"] = self._dissected()
-        return {**versions(), **self.chosen, "digests": digests}
-
-    def tables(self) -> Tables:
-        seed = self.chosen["seed"]
-        tables = pair_tables(self.records, FRACTIONS, seed)
-        tables["units"] = self._units()
-        if self.concepts is not None:
-            tables["relation"], tables["enrichment"] = [], []
-            for attack, relation in self.relations.items():
-                for table in ("correlations", "enrichments"):
-                    name = "relation" if table == "correlations" else "enrichment"
-                    tables[name] += [
-                        {"attack": attack, **row} for row in getattr(relation, table)
-                    ]
-        tables["masking"] = self._masking()
-        tables["findings"] = findings(self.records, tables, seed)
-        return tables
-
-    @cached_property
-    def records(self) -> dict[str, list[Record]]:
-        """By attack, what came of each pair."""
-        pixels = PromotionSuppression(self.model)
-        maps = AdversarialCAM(self.model, self.chosen["layer"])
-
-        def record(pairs: AdversarialPair, i: int) -> Row:
-            found = study_pair(
-                pixels,
-                maps,
-                pairs.select(i).to(self.chosen["device"]),
-                self.mask,
-                batch=self.chosen["batch"],
-                seed=self.chosen["seed"] + i,
-            )
-            return {"pair": pairs.names[i], **found}
-
-        tasks = {
-            (name, i): partial(record, pairs, i)
-            for name, pairs in self.attacks.items()
-            for i in range(len(pairs))
-        }
-        found = self._do("pairs", tasks, self.digest)
-        return {
-            name: [found[name, i] for i in range(len(pairs))]
-            for name, pairs in self.attacks.items()
-        }
-
-    @cached_property
-    def good(self) -> dict[str, AdversarialPair]:
-        """The pairs that are what they say, of the attacks that have any."""
-        kept = {
-            name: torch.tensor([holds(record) for record in records])
-            for name, records in self.records.items()
-        }
-        return {
-            name: self.attacks[name].select(mask).to(self.chosen["device"])
-            for name, mask in kept.items()
-            if mask.any()
-        }
-
-    @cached_property
-    def sensitivity(self) -> dict[str, list[UnitSensitivity]]:
-        """By attack, one for each layer."""
-        method = DissectionSensitivity(self.model, self.chosen["layers"])
-
-        def record(pairs: AdversarialPair) -> Row:
-            layers = method.over(
-                pairs, batch_size=self.chosen["batch"], seed=self.chosen["seed"]
-            )
-            return {"layers": [layer.to_record() for layer in layers]}
-
-        tasks = {name: partial(record, pairs) for name, pairs in self.good.items()}
-        found = self._do("units", tasks, self.digest)
-        return {
-            name: [UnitSensitivity.of_record(layer) for layer in record["layers"]]
-            for name, record in found.items()
-        }
-
-    @cached_property
-    def dissection(self) -> Dissection:
-        assert self.concepts is not None
-        method = NetworkDissection(self.model, self.chosen["layers"])
-        return method.dissect(
-            self.concepts,
-            batch_size=self.chosen["batch"],
-            device=self.chosen["device"],
-            checkpoints=self.partial / "dissection",
-            show_progress=self.show_progress,
-        )
-
-    @cached_property
-    def relations(self) -> dict[str, Relation]:
-        return {
-            name: relate(layers, self.dissection, seed=self.chosen["seed"])
-            for name, layers in self.sensitivity.items()
-        }
-
-    @cached_property
-    def masking(self) -> dict[str, list[MaskingCurves]]:
-        """By attack, the curves of each layer."""
-        seed, batch = self.chosen["seed"], self.chosen["batch"]
-
-        def attack(model: nn.Module, pairs: AdversarialPair) -> Tensor:
-            return targeted_pgd(
-                model, *(getattr(pairs, name) for name in ("natural", "attack_label")),
-                eps=self.chosen["fresh_eps"], steps=self.chosen["fresh_steps"],
-                batch_size=batch,
-            )  # fmt: skip
-
-        def record(name: str, layer: UnitSensitivity, count: int) -> Row:
-            rankings = {"sensitive": layer.mean, "least sensitive": -layer.mean}
-            if self.concepts is not None:
-                rankings["interpretable"] = self.dissection.best(layer.layer)[0]
-            curves = evaluate_masking(
-                self.model, self.good[name], layer.layer, rankings, [count],
-                seeds=range(seed, seed + 3), attack=attack, batch_size=batch,
-            )  # fmt: skip
-            return {"rows": curves.rows}
-
-        counts = {
-            layer.layer: sorted({round(part * len(layer)) for part in PARTS})
-            for layers in self.sensitivity.values()
-            for layer in layers
-        }
-        tasks = {
-            (name, k, count): partial(record, name, layer, count)
-            for name, layers in self.sensitivity.items()
-            for k, layer in enumerate(layers)
-            for count in counts[layer.layer]
-        }
-        run = self.digest + (self._dissected() if self.concepts is not None else "")
-        found = self._do("masking", tasks, run)
-        return {
-            name: [
-                MaskingCurves(
-                    layer.layer,
-                    sorted(
-                        (
-                            row
-                            for count in counts[layer.layer]
-                            for row in found[name, k, count]["rows"]
-                        ),
-                        key=lambda row: RANKED.index(row["masked"]),
-                    ),
-                )
-                for k, layer in enumerate(layers)
-            ]
-            for name, layers in self.sensitivity.items()
-        }
-
-    def _units(self) -> list[Row]:
-        return [
-            {"attack": attack, **row}
-            for attack, layers in self.sensitivity.items()
-            for layer in layers
-            for row in layer.table()
-        ]
-
-    def _masking(self) -> list[Row]:
-        return [
-            {"attack": attack, **row, "pairs": len(self.good[attack])}
-            for attack, curves in self.masking.items()
-            for curve in curves
-            for row in curve.rows
-        ]
-
-    def _dissected(self) -> str:
-        layers = self.dissection.layers.values()
-        parts = [t for layer in layers for t in (layer.thresholds, layer.intersections)]
-        return fingerprint({}, [*parts, self.dissection.concept_areas])
-
-    def _do(self, stage: str, tasks: Mapping[Any, Any], run: str) -> dict[Any, Row]:
-        """The records of the tasks, by their keys."""
-        keys = list(tasks)
-        records = run_tasks(
-            {f"{i:05d}": tasks[key] for i, key in enumerate(keys)},
-            self.partial / stage,
-            run,
-            stage if self.show_progress else None,
-        )
-        return dict(zip(keys, records, strict=True))
-
-    @staticmethod
-    def _tensors(pairs: AdversarialPair) -> list[Tensor]:
-        sides = pairs.natural, pairs.adversarial, pairs.true_label, pairs.attack_label
-        return [x for x in sides if isinstance(x, Tensor)]
-
-
-def _write(found: Study, run: _Run, out: Path) -> None:
+def _write(found: Study, run: Stages, out: Path) -> None:
     from captum_pse.visualization import (
         plot_interpretability,
         plot_masking,

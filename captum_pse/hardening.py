@@ -1,0 +1,209 @@
+"""A defence from what was found: a model without the units that attacks move most."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_pse.attacks.pgd import targeted_pgd
+from captum_pse.dissection_sensitivity import DissectionSensitivity
+from captum_pse.pair import AdversarialPair
+from captum_pse.unit_masking import FreshAttack, MaskingCurves, evaluate_masking
+
+#: Which parts of a layer's units are tried.
+PARTS = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Hardened:
+    """A masked model, and how it fares.
+
+    Made by :func:`harden`.
+
+    Attributes:
+        model (nn.Module): A copy of the model in which the units give 0; it can be
+            saved, and exported by ``torch.export``.
+        layer (str): The layer.
+        units (tuple[int, ...]): Its units that are masked; none where no number of them
+            was worth its price.
+        chosen (MaskingCurves): The numbers of units that were tried, on the pairs that
+            the choice was made on: too good, since they were chosen from.
+        judged (MaskingCurves): None masked, and the choice, on the other pairs.
+    """
+
+    model: nn.Module
+    layer: str
+    units: tuple[int, ...]
+    chosen: MaskingCurves
+    judged: MaskingCurves
+
+    def __repr__(self) -> str:
+        return f"Hardened({len(self.units)} units of {self.layer!r} masked)"
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Rows of :attr:`judged`: clean accuracy, accuracy under the stored pairs and
+        under the new attack, of the model as it was, of the masked one, and with as
+        many units masked at random."""
+        return self.judged.rows
+
+
+def harden(
+    model: nn.Module,
+    layer: str,
+    pairs: AdversarialPair,
+    judge: AdversarialPair,
+    *,
+    attack: FreshAttack | None = None,
+    counts: Sequence[int] | None = None,
+    max_loss: float = 0.02,
+    batch_size: int = 16,
+    show_progress: bool = False,
+) -> Hardened:
+    """Masks the units that attacks move most, as many as defend best.
+
+    Units are ranked by their mean sensitivity to ``pairs``. Of the numbers of units at
+    which the clean accuracy falls by at most ``max_loss``, that one is taken at which
+    the accuracy under a new attack on the masked model is largest; the least of equal
+    ones, and none where none is better than the model as it was. ``judge`` then says
+    how good the choice is, on other inputs, again under a new attack: without one, a
+    defence shows nothing.
+
+    Args:
+        model (nn.Module): In evaluation mode; stays as it is.
+        layer (str): Name of the layer.
+        pairs (AdversarialPair): To choose on, of class labels.
+        judge (AdversarialPair): Of other inputs.
+        attack (Callable, optional): From a model and pairs to adversarial inputs; None
+            is projected gradient descent towards the pairs' attack labels, in 10 steps,
+            at most 2/255 away, for images in [0, 1]. Default: None
+        counts (sequence of int, optional): Numbers of units to try; None: 1, 2, 5, 10
+            and 20 percent of them. Default: None
+        max_loss (float, optional): Of clean accuracy, in [0, 1]. Default: 0.02
+        batch_size (int, optional): How many inputs one pass holds. Default: 16
+        show_progress (bool, optional): Whether to show progress bars. Default: False
+
+    Raises:
+        TypeError, ValueError: ``judge`` shares an input with ``pairs``, or as
+            :func:`captum_pse.evaluate_masking`.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> pairs = make_pairs(8)
+        >>> hardened = harden(
+        ...     load_model(), "features.conv5", pairs.select(range(4)),
+        ...     pairs.select(range(4, 8)), counts=[1],
+        ... )
+        >>> len(hardened.units) <= 1
+        True
+    """
+    if not 0 <= max_loss <= 1:
+        raise ValueError(f"max_loss: got {max_loss}, want 0 to 1")
+    _check_apart(pairs, judge)
+    moved = DissectionSensitivity(model, [layer]).over(pairs, batch_size=batch_size)
+    ranking = moved[0].mean
+    n_units = len(ranking)
+    if counts is None:
+        counts = [max(1, round(part * n_units)) for part in PARTS]
+    evaluate = partial(
+        evaluate_masking,
+        model,
+        layer=layer,
+        rankings={"sensitive": ranking},
+        seeds=range(3),
+        attack=attack or partial(_push, batch_size=batch_size),
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+    tried = evaluate(pairs=pairs, counts=sorted({0, *counts}))
+    count = _best(tried, max_loss)
+    order = ranking.argsort(descending=True, stable=True)
+    units = tuple(sorted(order[:count].tolist()))
+    judged = evaluate(pairs=judge, counts=sorted({0, count}))
+    return Hardened(masked_copy(model, {layer: units}), layer, units, tried, judged)
+
+
+def masked_copy(model: nn.Module, units: Mapping[str, Sequence[int]]) -> nn.Module:
+    """A copy of a model in which units of some layers give 0, always.
+
+    What :func:`captum_pse.mask_units` does within a block, as a model of its own: each
+    of the layers becomes a ``torch.nn.Sequential`` of itself and a mask.
+
+    Args:
+        model (nn.Module): The model.
+        units (mapping): By the layer's name, the numbers of its units, which its output
+            ``(N, K, ...)`` counts in dimension 1.
+
+    Raises:
+        ValueError: The model has no such layer.
+    """
+    changed = copy.deepcopy(model)
+    for name, numbers in units.items():
+        try:
+            layer = changed.get_submodule(name)
+        except AttributeError as error:
+            raise ValueError(f"units: the model has no {name!r}") from error
+        masked = nn.Sequential(layer, UnitMask(numbers))
+        masked.training = layer.training
+        for module in list(changed.modules()):
+            # A layer may stand at several places; named_children() gives one of them.
+            for key, child in list(module._modules.items()):
+                if child is layer and module is not masked:
+                    setattr(module, key, masked)
+    return changed
+
+
+class UnitMask(nn.Module):
+    """Sets units, counted in dimension 1, to 0.
+
+    Args:
+        units (sequence of int): Their numbers.
+    """
+
+    units: Tensor
+
+    def __init__(self, units: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("units", torch.tensor(list(units), dtype=torch.int64))
+        self.train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_fill(1, self.units, 0)
+
+
+def _push(model: nn.Module, pairs: AdversarialPair, batch_size: int) -> Tensor:
+    natural, labels = pairs.natural, pairs.attack_label
+    assert isinstance(natural, Tensor)
+    assert isinstance(labels, Tensor)
+    return targeted_pgd(
+        model, natural, labels, eps=2 / 255, steps=10, batch_size=batch_size
+    )
+
+
+def _best(tried: MaskingCurves, max_loss: float) -> int:
+    """The number of units to mask."""
+    rows = [row for row in tried.rows if row["masked"] == "sensitive"]
+    none = next(row for row in rows if row["units"] == 0)
+    # Accuracies are shares of pairs: a loss of exactly max_loss is none too many.
+    fit = [row for row in rows if none["clean"] - row["clean"] <= max_loss + 1e-9]
+    best = max(fit, key=lambda row: (row["fresh"], -row["units"]))
+    return int(best["units"])
+
+
+def _check_apart(pairs: AdversarialPair, judge: AdversarialPair) -> None:
+    def seen(pair: AdversarialPair) -> set[bytes]:
+        if not isinstance(pair.natural, Tensor):
+            raise ValueError("pairs: want one input and class labels")
+        return {x.cpu().numpy().tobytes() for x in pair.natural}
+
+    if shared := len(seen(pairs) & seen(judge)):
+        raise ValueError(
+            f"judge: shares {shared} natural input(s) with pairs, want others: units "
+            "that are judged where they were chosen look too good"
+        )
