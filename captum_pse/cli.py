@@ -193,8 +193,10 @@ def _named_pairs(text: str) -> tuple[str, AdversarialPair]:
         from captum_pse.demo import make_pairs
 
         return "demo", make_pairs(24)
-    name, equals, path = text.rpartition("=")
-    return name if equals else Path(path).stem, read_pair_file(path)
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).is_file():
+        return Path(text).stem, read_pair_file(text)
+    return name, read_pair_file(path)
 
 
 def _print_dissection(result: Dissection, out: Path) -> None:
@@ -273,8 +275,8 @@ def _report(
         wrong = sum(not record[key] for record in records)
         if wrong:
             print(f"NOTE: the model does not say the {side} label on {wrong} pair(s)")
-    tables = "groups.csv and summary.json" if args.level == "pixel" else "summary.json"
-    print(f"wrote {len(records)} figures, {tables} to {args.out}")
+    tables = "groups.csv, summary.json" if args.level == "pixel" else "summary.json"
+    print(f"wrote index.html, {tables} and {len(records)} figures to {args.out}")
     return 0
 
 
@@ -312,5 +314,5 @@ def _explain_units(
             f"{row['rho']:.2f} (p {row['p']:.2g}), with the activation scale fixed "
             f"{row['partial_rho']:.2f} (p {row['partial_p']:.2g})"
         )
-    print(f"wrote units.csv, summary.json and figures to {args.out}")
+    print(f"wrote index.html, units.csv, summary.json and figures to {args.out}")
     return 0

@@ -11,10 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_pse._layers import find_layer
 from captum_pse.attacks.pgd import targeted_pgd
 from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.pair import AdversarialPair
-from captum_pse.unit_masking import FreshAttack, MaskingCurves, evaluate_masking
+from captum_pse.unit_masking import (
+    FreshAttack,
+    MaskingCurves,
+    evaluate_masking,
+    unit_numbers,
+)
 
 #: Which parts of a layer's units are tried.
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -129,7 +135,9 @@ def harden(
     return Hardened(masked_copy(model, {layer: units}), layer, units, tried, judged)
 
 
-def masked_copy(model: nn.Module, units: Mapping[str, Sequence[int]]) -> nn.Module:
+def masked_copy(
+    model: nn.Module, units: Mapping[str, Sequence[int] | Tensor]
+) -> nn.Module:
     """A copy of a model in which units of some layers give 0, always.
 
     What :func:`captum_pse.mask_units` does within a block, as a model of its own: each
@@ -137,24 +145,27 @@ def masked_copy(model: nn.Module, units: Mapping[str, Sequence[int]]) -> nn.Modu
 
     Args:
         model (nn.Module): The model.
-        units (mapping): By the layer's name, the numbers of its units, which its output
-            ``(N, K, ...)`` counts in dimension 1.
+        units (mapping): By the layer's name, the numbers of its units, or a bool tensor
+            ``(K,)``; units are counted in dimension 1 of its output ``(N, K, ...)``.
 
     Raises:
-        ValueError: The model has no such layer.
+        TypeError, ValueError: The model has no such layer, or units are no numbers from
+            0 on. That a layer has so many units is checked when it runs.
     """
     changed = copy.deepcopy(model)
-    for name, numbers in units.items():
-        try:
-            layer = changed.get_submodule(name)
-        except AttributeError as error:
-            raise ValueError(f"units: the model has no {name!r}") from error
-        masked = nn.Sequential(layer, UnitMask(numbers))
+    # All of them before any is changed: one may be within another.
+    layers = {}
+    for name in units:
+        if not name:
+            raise ValueError("units: got the layer '', want the name of one")
+        layers[name] = find_layer(changed, name)
+    for name, layer in layers.items():
+        masked = nn.Sequential(layer, UnitMask(units[name]))
         masked.training = layer.training
         for module in list(changed.modules()):
             # A layer may stand at several places; named_children() gives one of them.
             for key, child in list(module._modules.items()):
-                if child is layer and module is not masked:
+                if child is layer:
                     setattr(module, key, masked)
     return changed
 
@@ -163,17 +174,26 @@ class UnitMask(nn.Module):
     """Sets units, counted in dimension 1, to 0.
 
     Args:
-        units (sequence of int): Their numbers.
+        units (sequence of int or Tensor): Their numbers, or a bool tensor ``(K,)``.
     """
 
     units: Tensor
 
-    def __init__(self, units: Sequence[int]) -> None:
+    def __init__(self, units: Sequence[int] | Tensor) -> None:
         super().__init__()
-        self.register_buffer("units", torch.tensor(list(units), dtype=torch.int64))
+        numbers = unit_numbers(units)
+        if len(numbers) and int(numbers.min()) < 0:
+            raise ValueError(f"units: got {numbers.tolist()}, want numbers from 0 on")
+        self.register_buffer("units", numbers)
+        self._last = int(numbers.max()) if len(numbers) else -1
         self.train(False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._last >= x.shape[1]:
+            raise ValueError(
+                f"units: got {self._last}, want at most {x.shape[1] - 1}, the last one "
+                "of the layer"
+            )
         return x.index_fill(1, self.units, 0)
 
 
@@ -200,7 +220,8 @@ def _check_apart(pairs: AdversarialPair, judge: AdversarialPair) -> None:
     def seen(pair: AdversarialPair) -> set[bytes]:
         if not isinstance(pair.natural, Tensor):
             raise ValueError("pairs: want one input and class labels")
-        return {x.cpu().numpy().tobytes() for x in pair.natural}
+        rows = pair.natural.detach().cpu().contiguous().flatten(1)
+        return {row.view(torch.uint8).numpy().tobytes() for row in rows}
 
     if shared := len(seen(pairs) & seen(judge)):
         raise ValueError(

@@ -7,6 +7,7 @@ An ``.npz`` or ``.safetensors`` file holds these arrays:
   in its place
 - ``true_label`` and ``attack_label``: integers ``(N,)``
 - ``name``: strings ``(N,)``, optional, .npz only
+- ``succeeded``: bool ``(N,)``, optional
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def read_pair_file(path: str | os.PathLike[str]) -> AdversarialPair:
             _labels("true_label", arrays["true_label"], len(natural)),
             _labels("attack_label", arrays["attack_label"], len(natural)),
             _names(arrays["name"]) if "name" in arrays else (),
+            torch.from_numpy(arrays["succeeded"]) if "succeeded" in arrays else None,
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"pairs: {path}: {error}") from error
@@ -92,6 +94,8 @@ def write_pair_file(pair: AdversarialPair, path: str | os.PathLike[str]) -> None
                 f"{name}: want one image input (N, C, H, W), and class labels"
             )
         tensors[name] = value.detach().cpu().contiguous()
+    if pair.succeeded is not None:
+        tensors["succeeded"] = pair.succeeded.cpu()
     for name in sides:
         _in_range(name, tensors[name].float())
     suffix = path.suffix.lower()
@@ -106,7 +110,7 @@ def write_pair_file(pair: AdversarialPair, path: str | os.PathLike[str]) -> None
             }
             # A file, not a path: numpy would add an ending of its own to .NPZ.
             with partial.open("wb") as file:
-                np.savez(file, name=np.array(pair.names), **arrays)
+                np.savez(file, name=np.array([*map(str, pair.names)]), **arrays)
         else:
             from safetensors.torch import save_file
 

@@ -20,6 +20,7 @@ from captum_pse._layers import (
     find_layer,
     scores_and_activations,
 )
+from captum_pse._unchanged import unchanged
 from captum_pse.pair import AdversarialPair
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def mask_units(
     handles = []
     try:
         for key, numbers in units.items():
-            layer, chosen = find_layer(model, key), _unit_numbers(numbers)
+            layer, chosen = find_layer(model, key), unit_numbers(numbers)
             handles.append(layer.register_forward_hook(hook(key, chosen)))
         yield model
     finally:
@@ -153,7 +154,7 @@ def mask_units(
         warnings.warn(f"mask_units: {key!r} did not run", stacklevel=3)
 
 
-def _unit_numbers(numbers: Sequence[int] | Tensor) -> Tensor:
+def unit_numbers(numbers: Sequence[int] | Tensor) -> Tensor:
     """int64 ``(n,)``, of numbers or of a bool tensor."""
     chosen = torch.as_tensor(numbers if isinstance(numbers, Tensor) else list(numbers))
     if chosen.numel() == 0:
@@ -202,10 +203,13 @@ class MaskingCurves:
             says the true label under that attack); with ``<name>_low`` and
             ``<name>_high``, a 95 % confidence interval: over seeds for a random order
             (Student), else over pairs (Wilson).
+        outcomes (dict): By ranking and number of units, by share, one number a pair: 1
+            or 0 or, for a random order, the mean over seeds.
     """
 
     layer: str
     rows: list[dict[str, Any]]
+    outcomes: dict[tuple[str, int], dict[str, list[float]]]
 
     def __repr__(self) -> str:
         names = dict.fromkeys(row["masked"] for row in self.rows)
@@ -320,23 +324,45 @@ def evaluate_masking(
             said = says(x)
             found = [says(x0) == t0, said == t0, said == t]
             if attack is not None:
-                found.append(says(attack(model, pairs)) == t0)
-        return torch.stack(found).double().mean(dim=1).cpu()
+                found.append(says(_attacked(attack, model, pairs)) == t0)
+        return torch.stack(found).double().cpu()
 
     rows = []
+    outcomes = {}
     work = [(name, count) for name in orders for count in counts]
     for name, count in tqdm(work, "masking", disable=not show_progress):
-        each = torch.stack(
+        # (seeds, shares, pairs)
+        of_pairs = torch.stack(
             [shares(frozenset(order[:count].tolist())) for order in orders[name]]
         )
-        row: dict[str, Any] = {"layer": layer, "masked": name, "units": count}
         # Without a new attack there is no last share.
+        outcomes[name, count] = dict(
+            zip(SHARES, of_pairs.mean(dim=0).tolist(), strict=False)
+        )
+        each = of_pairs.mean(dim=2)
+        row: dict[str, Any] = {"layer": layer, "masked": name, "units": count}
         for share, values in zip(SHARES, each.unbind(dim=1), strict=False):
             low, high = _interval(values, len(pairs), name == "random")
             row[share] = float(values.mean())
             row |= {f"{share}_low": low, f"{share}_high": high}
         rows.append(row)
-    return MaskingCurves(layer, rows)
+    return MaskingCurves(layer, rows, outcomes)
+
+
+def _attacked(attack: FreshAttack, model: nn.Module, pairs: AdversarialPair) -> Tensor:
+    """What the caller's attack makes, checked; the model is as before."""
+    with torch.enable_grad(), unchanged(model):
+        moved = attack(model, pairs)
+    natural = pairs.natural
+    assert isinstance(natural, Tensor)
+    if not isinstance(moved, Tensor) or moved.shape != natural.shape:
+        kind = tuple(moved.shape) if isinstance(moved, Tensor) else type(moved).__name__
+        raise ValueError(
+            f"attack: returned {kind}, want a tensor of shape {tuple(natural.shape)}"
+        )
+    if not moved.isfinite().all():
+        raise ValueError("attack: returned NaN or infinite values, want finite ones")
+    return moved.detach().to(natural)
 
 
 def _interval(values: Tensor, n_pairs: int, over_seeds: bool) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -427,6 +428,10 @@ def test_a_saved_pair_loads_back(tmp_path, demo_pairs, suffix):
     path = tmp_path / f"new/pairs{suffix}"
     demo_pairs.save(path)
     loaded = AdversarialPair.load(path)
+    assert loaded.succeeded is None
+    some = torch.arange(len(demo_pairs)) % 2 == 0
+    dataclasses.replace(demo_pairs, succeeded=some).save(path)
+    assert torch.equal(AdversarialPair.load(path).succeeded, some)
     for name in ("natural", "adversarial", "true_label", "attack_label"):
         assert torch.equal(getattr(loaded, name), getattr(demo_pairs, name))
     if suffix != ".safetensors":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import norm, rankdata, spearmanr
+from torch import nn
 
 from captum_pse import (
     AdversarialCAM,
@@ -28,12 +31,13 @@ from captum_pse import (
 from captum_pse.cli import main
 from captum_pse.demo import load_model, make_pairs
 from captum_pse.dissection import NetworkDissection, SceneConcepts
+from captum_pse.model_files import load_model as load_named
 from captum_pse.refinement_report import refine_pairs
 from captum_pse.studies import run as study_run
 from captum_pse.studies import stages
 from captum_pse.studies.findings import findings, sentence
 from captum_pse.studies.of_pair import RANKINGS, rank_correlation, type_shares
-from captum_pse.studies.statistics import fisher_p, mean_interval, signed_rank_p
+from captum_pse.studies.statistics import mean_interval, share_interval, signed_rank
 from captum_pse.studies.tables import pair_tables
 from captum_pse.studies.tasks import run_tasks
 
@@ -117,7 +121,7 @@ def test_unit_tables_are_what_the_classes_say(whole):
     for row in nothing:
         assert (row["clean"], row["adversarial"], row["attacked"]) == (1, 0, 1)
     counts = [row["units"] for row in tables["masking"] if row["masked"] == "sensitive"]
-    assert counts == [0, 5, 10, 19, 38]
+    assert counts == [0, 10, 19, 38]
 
 
 def test_files_hold_the_tables(whole):
@@ -125,9 +129,9 @@ def test_files_hold_the_tables(whole):
     read = json.loads((out / "study.json").read_text())
     assert read == {"manifest": found.manifest, "tables": found.tables}
     for name, rows in found.tables.items():
-        with (out / f"{name}.csv").open(newline="") as file:
+        with (out / f"tables/{name}.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == len(rows)
-    figures = {path.name for path in out.glob("*.png")}
+    figures = {path.name for path in out.glob("figures/*.png")}
     assert figures == {
         "types.png", "refinement.png", "interpretability.png", "masking-pgd.png",
         "relation-pgd.png",
@@ -253,6 +257,14 @@ def test_attacks_that_fail_are_counted_and_left_out(tmp_path):
             {}, "images of different sizes",
         ),
         ({"a": make_pairs(1)}, {"fresh_eps": 0.0}, "fresh_eps: got 0.0"),
+        ({"a": make_pairs(1)}, {"fresh_steps": 0}, "fresh_steps: got 0"),
+        ({"a": make_pairs(1)}, {"batch": 0}, "batch: got 0"),
+        ({"a": make_pairs(1)}, {"seed": -1}, "seed: got -1"),
+        (
+            {"a": AdversarialPair(
+                torch.rand(1, 3, 64, 64) * 4, torch.rand(1, 3, 64, 64), 0, 1)},
+            {}, "want images in .0, 1.",
+        ),
         ({"a": make_pairs(1)}, {"layers": ["nowhere"]}, "has no 'nowhere'"),
         ({"a": make_pairs(1)}, {"layer": "nowhere"}, "has no 'nowhere'"),
     ],
@@ -262,6 +274,88 @@ def test_bad_input(tmp_path, attacks, options, message):
     with pytest.raises(ValueError, match=message):
         study(load_model(), attacks, out, **options)
     assert not out.exists()
+
+
+def test_pairs_on_the_boundary_are_left_out_and_no_error(tmp_path, monkeypatch):
+    """Whether such an attack holds depends on the batch that it is asked in."""
+    real = stages.study_pair
+
+    def pair(*args, **options):
+        found = real(*args, **options)
+        found["refinement"]["CAM"]["smallest"] = None
+        return found
+
+    monkeypatch.setattr(stages, "study_pair", pair)
+    found = small_study(tmp_path, {"a": make_pairs(1)}, concepts=None)
+    assert found.tables["attacks"][0]["studied"] == 0
+    assert found.tables["attacks"][0]["attack_holds"] == 1
+
+
+class OneUnit(nn.Module):
+    """Its layer has one unit, which is the same everywhere on a concept set."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.constant_(self.layer.weight, 1 / 3)
+
+    def forward(self, x):
+        bright = (self.layer(x).mean(dim=(2, 3)) - 0.5) * 50
+        return torch.cat([bright, -bright], dim=1)
+
+
+def test_a_layer_of_one_unit(tmp_path):
+    model, natural = OneUnit().eval(), make_pairs(7).natural
+    with torch.no_grad():
+        true, attack = (model(x).argmax(dim=1) for x in (natural, 1 - natural))
+    pairs = AdversarialPair(natural, 1 - natural, true, attack)
+    found = study(
+        model, {"a": pairs}, tmp_path, layers=["layer"], layer="layer", cell=16,
+        fresh_steps=1, concepts=SceneConcepts(8), settings={"where": Path("here")},
+    )  # fmt: skip
+    assert found.manifest["where"] == "here"
+    counts = {row["units"] for row in found.tables["masking"]}
+    assert counts == {0, 1}
+    for row in found.tables["findings"]:
+        if "interpretable" in row["finding"]:
+            assert row["p"] is None
+
+
+def test_earlier_results_are_replaced(whole, tmp_path):
+    shutil.copytree(whole[1], tmp_path / "out")
+    (tmp_path / "out/notes.txt").write_text("mine")
+    small_study(tmp_path / "out", {"other": make_pairs(1)}, concepts=None)
+    found = contents(tmp_path / "out")
+    assert "tables/correlation.csv" in found
+    assert "tables/relation.csv" not in found
+    assert not any("pgd" in name for name in found)
+    assert found["notes.txt"] == b"mine"
+
+
+def test_processes_on_different_devices_are_one_run(tmp_path):
+    model, pairs = load_model(), {"a": make_pairs(1)}
+    digests = {
+        stages.Stages(
+            model, pairs, grid_mask((64, 64), cell=16), {"device": device, "seed": 0},
+            {}, None, tmp_path, False,
+        ).digest
+        for device in ("cpu", "cpu:0")
+    }  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_what_a_model_computes_is_part_of_the_run(tmp_path):
+    """A normalisation is in no state dict."""
+    pairs = {"a": make_pairs(1)}
+    digests = {
+        stages.Stages(
+            load_named("captum_pse.demo:load_model", None, [mean], [0.5]).forward_func,
+            pairs, grid_mask((64, 64), cell=16), {"device": "cpu"}, {}, None,
+            tmp_path, False,
+        ).digest
+        for mean in (0.1, 0.2)
+    }  # fmt: skip
+    assert len(digests) == 2
 
 
 def test_command_line(tmp_path, capsys):
@@ -302,9 +396,10 @@ def test_type_shares():
     ("values", "wanted"),
     [
         ([], (None, None, None, 0)),
-        ([None, None], (None, None, None, 0)),
+        ([None, math.nan], (None, None, None, 0)),
         ([2.0, None], (2.0, None, None, 1)),
-        ([1.0, 1.0, 1.0], (1.0, 1.0, 1.0, 3)),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, math.nan], (3.0, None, None, 5)),
+        ([1.0] * 6, (1.0, 1.0, 1.0, 6)),
     ],
 )
 def test_mean_interval_where_there_is_little(values, wanted):
@@ -322,25 +417,49 @@ def test_mean_interval_covers_the_mean_as_often_as_it_says():
     assert 0.86 <= hits / len(samples) <= 0.99
 
 
+def test_share_interval():
+    """Wilson's, by its formula; pairs that all agree have one, too."""
+    for k, n in ((6, 6), (3, 10)):
+        found = share_interval([1.0] * k + [0.0] * (n - k))
+        z, share = norm.ppf(0.975), k / n
+        centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        reach = (
+            z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / 4 / n**2)
+        )
+        assert found["mean"] == share
+        assert found["low"] == pytest.approx(centre - reach)
+        assert found["high"] == pytest.approx(centre + reach)
+    assert share_interval([1.0])["low"] is None
+
+
+def exact_p(values):
+    """All signs, by hand."""
+    moved = np.array([v for v in values if v])
+    ranks = rankdata(np.abs(moved))
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(moved))))
+    sums = signs @ ranks
+    return float((np.abs(sums) >= abs(np.sign(moved) @ ranks) - 1e-9).mean())
+
+
 @pytest.mark.parametrize(
-    ("values", "p"),
+    ("values", "p", "direction"),
     [
-        ([1.0, 2.0, 3.0, 4.0, 5.0], None),
-        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2 / 2**6),
-        ([1.0, 2.0, 3.0, 4.0, 5.0, None], None),
-        ([0.0] * 6, 1.0),
-        ([-1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 4 / 2**6),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], None, 0),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, None], None, 0),
+        ([0.0] * 6, 1.0, 0),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2 / 2**6, 1),
+        ([0.1] * 6, 2 / 2**6, 1),
+        ([-0.1] * 5 + [0.0], 2 / 2**5, -1),
+        ([0.1, 0.1, 0.2, -0.1, 0.3, 0.3, -0.2, 0.5], "exact", 1),
+        # The mean says otherwise than the ranks.
+        ([-0.01 - 1e-4 * i for i in range(11)] + [2.0], "exact", -1),
     ],
 )
-def test_signed_rank(values, p):
-    assert signed_rank_p(values) == p
-
-
-def test_fisher():
-    assert fisher_p(1.0, 0.0, 5) is None
-    want = 2 * math.factorial(6) ** 2 / math.factorial(12)
-    assert fisher_p(1.0, 0.0, 6) == pytest.approx(want)
-    assert fisher_p(0.5, 0.5, 6) == pytest.approx(1.0)
+def test_signed_rank(values, p, direction):
+    found = signed_rank(values, 0)
+    wanted = exact_p(values) if p == "exact" else p
+    assert found.p == (wanted if wanted is None else pytest.approx(wanted))
+    assert found.direction == direction
 
 
 # Findings
@@ -381,37 +500,34 @@ def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
 )  # fmt: skip
 def test_verdicts(changed, n, wanted):
     sets = {"a": [record(i, **changed) for i in range(n)]}
-    rows = findings(sets, pair_tables(sets, [1.0], 0), 0)
+    rows = findings(sets, pair_tables(sets, [1.0], 0), {}, 0)
     assert [row["verdict"] for row in rows] == wanted
 
 
-def masking_rows(before, after):
-    return [
-        {"attack": "a", "layer": "l", "masked": "sensitive", "units": units,
-         "adversarial": share, "fresh": before, "pairs": 24}
-        for units, share in ((0, before), (3, after), (6, before))
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("rho", "p", "before", "after", "wanted"),
+    ("rho", "p", "gains", "wanted"),
     [
-        (0.6, 1e-4, 0.0, 1.0, ["holds", "holds", "holds", "cannot be told"]),
-        (-0.6, 1e-4, 0.0, 0.1, ["does not hold"] * 2 + ["cannot be told"] * 2),
-        (0.1, 0.5, 0.0, 0.1, ["cannot be told"] * 4),
+        (0.6, 1e-4, 0.5, ["holds", "holds", "holds", "cannot be told"]),
+        (-0.6, 1e-4, -0.5, ["does not hold"] * 3 + ["cannot be told"]),
+        (0.1, 0.5, 0.0, ["cannot be told"] * 4),
+        (math.nan, math.nan, 0.0, ["cannot be told"] * 4),
     ],
 )
-def test_verdicts_on_units(rho, p, before, after, wanted):
+def test_verdicts_on_units(rho, p, gains, wanted):
     sets = {"a": [record(i) for i in range(12)]}
     tables = pair_tables(sets, [1.0], 0)
     tables["relation"] = [
         {"attack": "a", "layer": "l", "pairs": 12, "rho": rho, "p": p,
          "partial_rho": rho, "partial_p": p}
     ]  # fmt: skip
-    tables["masking"] = masking_rows(before, after)
-    rows = findings(sets, tables, 0)
+    masked = {
+        ("a", "l"): {"units": 3, "adversarial": [gains] * 12, "fresh": [0.0] * 12},
+        ("b", "l"): {"units": 3, "adversarial": [1.0] * 12, "fresh": [1.0] * 12},
+    }
+    rows = findings(sets, tables, masked, 0)
     assert [row["verdict"] for row in rows[6:]] == wanted
     assert all(row["p_adjusted"] >= row["p"] for row in rows if row["p"] is not None)
+    assert all("nan" not in sentence(row) for row in rows)
 
 
 # Tasks

@@ -242,3 +242,48 @@ def test_bad_curves(changes, message):
     pairs = AdversarialPair(torch.zeros(2, 6), torch.ones(2, 6), 0, 1)
     with pytest.raises(ValueError, match=message):
         evaluate_masking(model, pairs, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (lambda model, pairs: None, "attack: returned NoneType"),
+        (lambda model, pairs: pairs.natural[:1], r"attack: returned \(1, 3, 64, 64\)"),
+        (lambda model, pairs: pairs.natural * math.nan, "attack: returned NaN"),
+    ],
+)
+def test_a_new_attack_that_gives_no_inputs(demo_model, demo_pairs, attack, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_masking(
+            demo_model, demo_pairs, "features.conv5", {"a": torch.arange(96.0)}, [1],
+            attack=attack,
+        )  # fmt: skip
+
+
+def test_a_new_attack_meets_the_masked_model_and_leaves_no_trace(
+    demo_model, demo_pairs
+):
+    """One step of the sign of the gradient, that a plain backward() takes."""
+    units = [3, 5]
+    ranking = torch.zeros(96)
+    ranking[units] = 1.0
+
+    def attack(model, pairs):
+        x = pairs.natural.clone().requires_grad_()
+        nn.functional.cross_entropy(model(x), pairs.true_label).backward()
+        return (pairs.natural + 0.05 * x.grad.sign()).clamp(0, 1)
+
+    curves = evaluate_masking(
+        demo_model, demo_pairs, "features.conv5", {"a": ranking}, [2],
+        attack=attack, seeds=[0],
+    )  # fmt: skip
+    assert all(p.grad is None for p in demo_model.parameters())
+    with mask_units(demo_model, {"features.conv5": units}):
+        moved = attack(demo_model, demo_pairs)
+        with torch.no_grad():
+            said = demo_model(moved).argmax(dim=1) == demo_pairs.true_label
+    demo_model.zero_grad(set_to_none=True)
+    (row,) = [row for row in curves.rows if row["masked"] == "a"]
+    assert row["fresh"] == float(said.double().mean())
+    assert curves.outcomes["a", 2]["fresh"] == said.double().tolist()
+    assert 0 < row["fresh"] < 1

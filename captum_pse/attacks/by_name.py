@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from captum_pse._forward import require_eval_batch_norm
+
 #: Where each library has its attacks, and what installs it.
 _LIBRARIES = {
     "captum": ("captum.robust", "captum"),
@@ -68,6 +70,7 @@ def attack_by_name(
         raise TypeError(
             f"model: got {type(model).__name__}, want the torch.nn.Module to attack"
         )
+    require_eval_batch_norm(model)
     module, package = _LIBRARIES[library]
     try:
         attacks = importlib.import_module(module)

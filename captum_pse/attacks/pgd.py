@@ -12,6 +12,16 @@ from captum_pse._forward import ForwardFunc
 from captum_pse._unchanged import unchanged
 
 
+def check_unit_range(name: str, images: Tensor) -> None:
+    """Raises ValueError for images that are not in [0, 1]."""
+    low, high = float(images.min()), float(images.max())
+    if not -1e-3 <= low <= high <= 1 + 1e-3:
+        raise ValueError(
+            f"{name}: got values from {low:.4g} to {high:.4g}, want images in [0, 1], "
+            "to which the new attack keeps"
+        )
+
+
 def targeted_pgd(
     model: ForwardFunc,
     natural: Tensor,
@@ -30,7 +40,11 @@ def targeted_pgd(
         eps (float): Largest change of a pixel.
         steps (int): Steps, of ``2.5 eps / steps`` each.
         batch_size (int, optional): How many images are attacked at once. Default: 16
+
+    Raises:
+        ValueError: Images that are not in [0, 1].
     """
+    check_unit_range("natural", natural)
     loss = nn.CrossEntropyLoss(reduction="none")
     attack = PGD(model, loss, lower_bound=0.0, upper_bound=1.0)
     modules = (model,) if isinstance(model, nn.Module) else ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from captum_pse.studies.of_pair import READINGS, TYPES
 from captum_pse.studies.statistics import (
     MIN_PAIRS,
-    fisher_p,
+    known,
     mean_interval,
-    signed_rank_p,
+    signed_rank,
 )
 from captum_pse.studies.tables import Record, Row, Tables, holds
 
@@ -19,20 +20,37 @@ ALPHA = 0.05
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 
 
+#: By attack and layer, how much more often than at random, pair by pair: see
+#: :meth:`captum_pse.studies.stages.Stages.against_random`.
+AgainstRandom = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
 def findings(
-    sets: Mapping[str, Sequence[Record]], tables: Tables, seed: int
+    sets: Mapping[str, Sequence[Record]],
+    tables: Tables,
+    masked: AgainstRandom,
+    seed: int,
 ) -> list[Row]:
     """One row for each finding of the paper and each attack.
 
-    A tested finding ``holds`` where its adjusted p is below 0.05 and the value lies on
-    the side that the paper reports, ``does not hold`` where it lies on the other, and
-    else ``cannot be told``, as where there are fewer than 6 pairs. That the three types
-    occur is judged by the interval of the rarest one's share.
+    A tested finding ``holds`` where its adjusted p is below 0.05 and the ranks, or the
+    correlation, lie on the side that the paper reports, ``does not hold`` where they
+    lie on the other, and else ``cannot be told``, as where there are fewer than 6
+    pairs. That the three types occur is judged by the intervals of their shares.
+
+    Args:
+        sets (mapping): By attack, a record for each pair.
+        tables (mapping): ``types`` and, with concepts, ``relation``.
+        masked (mapping): By attack and layer: ``units``, how many were masked; and by
+            share, for each pair, by how much masking the sensitive ones was better than
+            masking as many at random.
+        seed (int): Of bootstrap and permutations.
 
     Returns:
         *list[dict]*: ``attack``, ``finding``, ``about``, ``value`` (what would be 0 if
-        there were nothing to it), ``low``, ``high``, ``p``, ``p_adjusted`` (Benjamini
-        and Hochberg, over all rows), ``pairs`` and ``verdict``.
+        there were nothing to it), ``low``, ``high``, ``p``, ``direction`` (1 for the
+        paper's side, -1 for the other), ``p_adjusted`` (Benjamini and Hochberg, over
+        all rows), ``pairs`` and ``verdict``.
     """
     rows: list[Row] = []
     for attack, records in sets.items():
@@ -40,6 +58,7 @@ def findings(
         rows.append(_three_types(attack, tables))
         rows += _of_pairs(attack, good, seed)
         rows += _of_units(attack, tables)
+        rows += _of_masking(attack, masked, seed)
     _adjust(rows)
     for row in rows:
         row.setdefault("verdict", _verdict(row))
@@ -63,20 +82,28 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
 
 
-def _row(
+def _tested(
     attack: str,
     finding: str,
     about: str,
-    value: float | None,
-    pairs: int,
-    *,
-    p: float | None,
-    low: float | None = None,
-    high: float | None = None,
+    each: Sequence[float | None],
+    seed: int,
 ) -> Row:
-    return {"attack": attack, "finding": finding, "about": about, "value": value,
-            "low": low, "high": high, "p": p, "p_adjusted": None,
-            "pairs": pairs}  # fmt: skip
+    """A row on values of pairs, above 0 where they agree with the paper."""
+    found = mean_interval(each, seed)
+    p, direction = signed_rank(each, seed)
+    return {
+        "attack": attack,
+        "finding": finding,
+        "about": about,
+        "value": found["mean"],
+        "low": found["low"],
+        "high": found["high"],
+        "p": p,
+        "direction": direction,
+        "p_adjusted": None,
+        "pairs": found["pairs"],
+    }
 
 
 def _three_types(attack: str, tables: Tables) -> Row:
@@ -88,65 +115,62 @@ def _three_types(attack: str, tables: Tables) -> Row:
         and row["type"] in TYPES[:3]
     ]
     rarest = min(shares, key=lambda row: -1 if row["mean"] is None else row["mean"])
-    row = _row(
-        attack,
-        "there are promotion-dominated, suppression-dominated and balanced groups",
-        f"share of the rarest type ({rarest['type']}) among groups above the median "
-        "effect",
-        rarest["mean"],
-        rarest["pairs"],
-        p=None,
-        low=rarest["low"],
-        high=rarest["high"],
-    )
-    row["verdict"] = OPEN
-    if rarest["pairs"] >= MIN_PAIRS:
-        row["verdict"] = (
-            HOLDS
-            if rarest["low"] >= LEAST_SHARE
-            else FAILS
-            if rarest["high"] < LEAST_SHARE
-            else OPEN
-        )
-    return row
+    verdict = OPEN
+    if all(row["low"] is not None for row in shares):
+        if all(row["low"] >= LEAST_SHARE for row in shares):
+            verdict = HOLDS
+        elif any(row["high"] < LEAST_SHARE for row in shares):
+            verdict = FAILS
+    return {
+        "attack": attack,
+        "finding": "there are promotion-dominated, suppression-dominated and balanced "
+        "groups",
+        "about": f"share of the rarest type ({rarest['type']}) among groups above the "
+        "median effect",
+        "value": rarest["mean"],
+        "low": rarest["low"],
+        "high": rarest["high"],
+        "p": None,
+        "direction": 0,
+        "p_adjusted": None,
+        "pairs": rarest["pairs"],
+        "verdict": verdict,
+    }
 
 
 def _of_pairs(attack: str, good: Sequence[Record], seed: int) -> list[Row]:
     def smallest(record: Record, ranking: str) -> float:
         return float(record["refinement"][ranking]["smallest"])
 
-    # What each pair says, above 0 where it agrees with the paper.
-    values: dict[tuple[str, str], list[float | None]] = {
-        (
+    rows = [
+        _tested(
+            attack,
             "groups that are perturbed more have more effect",
             "mean rank correlation of effect and |delta|",
-        ): [record["correlation"] for record in good]
-    }
-    for other in ("random", "|delta|"):
-        values[
+            [record["correlation"] for record in good],
+            seed,
+        )
+    ]
+    rows += [
+        _tested(
+            attack,
             f"ranked by effect, fewer groups are enough than by {other}",
             "mean part of the groups saved",
-        ] = [smallest(r, other) - smallest(r, "effect") for r in good]
-    for reads in READINGS:
-        values[
+            [smallest(r, other) - smallest(r, "effect") for r in good],
+            seed,
+        )
+        for other in ("random", "|delta|")
+    ]
+    rows += [
+        _tested(
+            attack,
             f"perturbations keep to the regions that the model looks at ({reads})",
             "mean lift over a random region, less 1,",
-        ] = [r["interpretability"][reads]["lift"] - 1 for r in good]
-    rows = []
-    for (finding, about), each in values.items():
-        found = mean_interval(each, seed)
-        rows.append(
-            _row(
-                attack,
-                finding,
-                about,
-                found["mean"],
-                found["pairs"],
-                p=signed_rank_p(each),
-                low=found["low"],
-                high=found["high"],
-            )
+            [r["interpretability"][reads]["lift"] - 1 for r in good],
+            seed,
         )
+        for reads in READINGS
+    ]
     return rows
 
 
@@ -163,49 +187,42 @@ def _of_units(attack: str, tables: Tables) -> list[Row]:
                 "partial_p",
             ),
         ):
+            # NaN where all units are alike: there is nothing to correlate.
+            exists = len(known([row[rho], row[p]])) == 2
             enough = row["pairs"] >= MIN_PAIRS
             rows.append(
-                _row(
-                    attack,
-                    finding,
-                    f"{row['layer']}: rank correlation",
-                    row[rho],
-                    row["pairs"],
-                    p=row[p] if enough else None,
-                )
+                {
+                    "attack": attack,
+                    "finding": finding,
+                    "about": f"{row['layer']}: rank correlation",
+                    "value": row[rho] if exists else None,
+                    "low": None,
+                    "high": None,
+                    "p": row[p] if exists and enough else None,
+                    "direction": (1 if row[rho] > 0 else -1) if exists else 0,
+                    "p_adjusted": None,
+                    "pairs": row["pairs"],
+                }
             )
-    for share, under in (("adversarial", "the stored attack"), ("fresh", "a new one")):
-        rows += _masked(attack, tables, share, under)
     return rows
 
 
-def _masked(attack: str, tables: Tables, share: str, under: str) -> list[Row]:
-    """Masking the sensitive units, as many as helps most, against masking none."""
-    rows = []
-    of_attack = [row for row in tables.get("masking", ()) if row["attack"] == attack]
-    for layer in dict.fromkeys(row["layer"] for row in of_attack):
-        here = [
-            row
-            for row in of_attack
-            if row["layer"] == layer and row["masked"] == "sensitive"
-        ]
-        none = next(row for row in here if row["units"] == 0)
-        most = max((row for row in here if row["units"]), key=lambda row: row[share])
-        pairs = none["pairs"]
-        p = fisher_p(most[share], none[share], pairs)
-        # One of several numbers of units was picked for its result.
-        tried = len(here) - 1
-        rows.append(
-            _row(
-                attack,
-                f"masking sensitive units defends against {under}",
-                f"{layer}, {most['units']} units: gain in accuracy",
-                most[share] - none[share],
-                pairs,
-                p=None if p is None else min(1.0, p * tried),
-            )
+def _of_masking(attack: str, masked: AgainstRandom, seed: int) -> list[Row]:
+    """Against as many random units: any change of a model disturbs an attack that was
+    made for it."""
+    return [
+        _tested(
+            attack,
+            f"masking sensitive units defends better than others against {under}",
+            f"{layer}, {found['units']} units: gain in accuracy over random ones",
+            found[share],
+            seed,
         )
-    return rows
+        for (of, layer), found in masked.items()
+        if of == attack
+        for share, under in (("adversarial", "the stored attack"),
+                             ("fresh", "a new one"))
+    ]  # fmt: skip
 
 
 def _adjust(rows: list[Row]) -> None:
@@ -221,4 +238,4 @@ def _adjust(rows: list[Row]) -> None:
 def _verdict(row: Row) -> str:
     if row["p_adjusted"] is None or row["p_adjusted"] >= ALPHA:
         return OPEN
-    return HOLDS if row["value"] > 0 else FAILS
+    return {1: HOLDS, -1: FAILS}.get(row["direction"], OPEN)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from captum_pse._distributed import barrier, rank_and_size
+from captum_pse._engine.batches import check_positive_int
 from captum_pse._files import atomic_results, plain, write_csv, write_json
 from captum_pse._layers import find_layers, last_spatial_layer
 from captum_pse._text import file_name
+from captum_pse.attacks.pgd import check_unit_range
 from captum_pse.dissection import ConceptDataset
 from captum_pse.explain import check_pairs
 from captum_pse.groups import default_feature_mask, grid_mask
@@ -58,11 +61,11 @@ def study(
     """The paper's analysis of one or several attacks on a model.
 
     Pairs on which the model does not say the true label before the attack and the
-    attack's after it are counted, and left out of all else. Intervals are of 95 %, by
-    bootstrap over pairs where nothing else is said.
+    attack's after it are counted, and left out of all else. Intervals are of 95 %: of
+    means by bootstrap over pairs, of shares Wilson's.
 
     Puts into ``out``, all at once when all is done, ``study.json`` with the manifest
-    and all tables, the tables as CSV, and figures:
+    and all tables; ``tables/*.csv``, those that have rows; and ``figures/*.png``:
 
     - ``attacks``, ``pairs``: how many there are, and what the model says of each
     - ``types``: shares of the types of groups, see
@@ -75,9 +78,10 @@ def study(
     - ``units``: the sensitivity of each unit of ``layers``
     - with ``concepts``, ``relation`` and ``enrichment``, see
       :func:`captum_pse.relate`; ``relation-<attack>.png``
-    - ``masking``: accuracy as units are masked, clean, under the stored pairs, and
-      under a new attack on the masked model (projected gradient descent towards the
-      same labels); see :func:`captum_pse.evaluate_masking`; ``masking-<attack>.png``
+    - ``masking``: accuracy as 10, 20 and 40 percent of the units are masked, clean,
+      under the stored pairs, and under a new attack on the masked model (projected
+      gradient descent towards the same labels, within [0, 1]); see
+      :func:`captum_pse.evaluate_masking`; ``masking-<attack>.png``
     - ``findings``: see :func:`captum_pse.studies.findings.findings`
 
     The same inputs, settings and seed give the same files. A killed run leaves partial
@@ -86,7 +90,8 @@ def study(
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
-        attacks (mapping): By name, the pairs that an attack made, of one image input.
+        attacks (mapping): By name, the pairs that an attack made, of one image input in
+            [0, 1].
         out (str or Path): The folder, made where it is missing.
         layers (sequence of str, optional): Those whose units are looked at; None takes
             the last one with a spatial output. Default: None
@@ -102,8 +107,9 @@ def study(
         batch, device, settings, show_progress: As :func:`captum_pse.explain.explain`.
 
     Raises:
-        TypeError, ValueError: No attacks, names that make the same file name, pairs of
-            images of different sizes, or as :func:`captum_pse.explain.explain`.
+        TypeError, ValueError: No attacks, names that make the same file name, images
+            of different sizes or not in [0, 1], a setting that does not fit, or as
+            :func:`captum_pse.explain.explain`.
     """
     if not attacks:
         raise ValueError("attacks: got none, want at least one set of pairs")
@@ -111,8 +117,18 @@ def study(
         raise ValueError(f"attacks: got {list(attacks)}, want names that differ")
     if not 0 < fresh_eps <= 1:
         raise ValueError(f"fresh_eps: got {fresh_eps}, want more than 0, at most 1")
+    check_positive_int("fresh_steps", fresh_steps)
+    check_positive_int("batch", batch)
+    if seed < 0:
+        raise ValueError(f"seed: got {seed}, want 0 or more")
+    # Paths, say, are written down as text.
+    told = json.loads(json.dumps(dict(settings or {}), default=str))
+    device = str(device)
     model = model.to(device)
     firsts = [check_pairs(model, pairs, device) for pairs in attacks.values()]
+    for pairs in attacks.values():
+        assert isinstance(pairs.natural, Tensor)
+        check_unit_range("attacks", pairs.natural)
     if len({first[0].shape for first in firsts}) > 1:
         raise ValueError("attacks: got images of different sizes, want one size")
     first = firsts[0]
@@ -136,10 +152,10 @@ def study(
         else grid_mask(first[0].shape[2:], cell=cell)
     )
     run = Stages(
-        model, attacks, mask, chosen, concepts, Path(out) / PARTIAL, show_progress
+        model, attacks, mask, chosen, told, concepts, Path(out) / PARTIAL, show_progress
     )
     tables = run.tables()
-    found = Study(plain(tables), plain({**run.manifest(), **(settings or {})}))
+    found = Study(plain(tables), plain(run.manifest()))
     if rank_and_size()[0] == 0:
         _write(found, run, Path(out))
         shutil.rmtree(Path(out) / PARTIAL)
@@ -160,9 +176,12 @@ def _write(found: Study, run: Stages, out: Path) -> None:
         write_json(
             folder / "study.json", {"manifest": found.manifest, "tables": found.tables}
         )
+        # Folders take the place of an earlier run's as a whole.
+        for name in ("tables", "figures"):
+            (folder / name).mkdir()
         for name, rows in found.tables.items():
             if rows:
-                write_csv(folder / f"{name}.csv", rows)
+                write_csv(folder / f"tables/{name}.csv", rows)
         tables = found.tables
         figures = {
             "types": plot_types(tables["types"]),
@@ -180,4 +199,4 @@ def _write(found: Study, run: Stages, out: Path) -> None:
                 name = f"relation-{file_name(attack)}"
                 figures[name] = plot_relation(relation, title=title)
         for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=110)
+            figure.savefig(folder / f"figures/{name}.png", dpi=110)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_pse._checkpoint import fingerprint
 from captum_pse._files import versions
+from captum_pse._forward import first_scores
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.attacks.pgd import targeted_pgd
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
@@ -28,7 +29,9 @@ from captum_pse.unit_masking import MaskingCurves, evaluate_masking
 from captum_pse.unit_sensitivity import UnitSensitivity
 
 #: Which parts of a layer's units are masked.
-PARTS = (0, 0.05, 0.1, 0.2, 0.4)
+PARTS = (0, 0.1, 0.2, 0.4)
+#: Which of them the findings look at, fixed before anything is seen.
+PART = 0.1
 #: In which order.
 RANKED = ("sensitive", "interpretable", "least sensitive", "random")
 
@@ -42,6 +45,7 @@ class Stages:
         mask (Tensor): The feature mask of all.
         chosen (mapping): The settings, by the names of
             :func:`captum_pse.studies.run.study`.
+        told (mapping): More that the results depend on, for JSON.
         concepts (ConceptDataset, optional): To dissect with.
         partial (Path): The folder of partial results.
         show_progress (bool): Whether to show progress bars.
@@ -53,36 +57,51 @@ class Stages:
         attacks: Mapping[str, AdversarialPair],
         mask: Tensor,
         chosen: Mapping[str, Any],
+        told: Mapping[str, Any],
         concepts: ConceptDataset | None,
         partial: Path,
         show_progress: bool,
     ) -> None:
         self.model, self.attacks, self.mask = model, attacks, mask
-        self.chosen, self.concepts = chosen, concepts
+        self.chosen, self.told, self.concepts = chosen, told, concepts
         self.partial = partial
         self.show_progress = show_progress
 
     @cached_property
     def digest(self) -> str:
-        """Of all that the stages start from, but for the concepts."""
-        state = self.model.state_dict()
-        told = {**self.chosen, **versions(), "state": list(state)}
-        tensors = [self.mask, *state.values()]
-        for name, pairs in self.attacks.items():
-            told[f"attack {name}"] = list(pairs.names)
+        """Of all that the stages start from, but for the concepts.
+
+        Not of the device, which is another one in each process.
+        """
+        chosen = {k: v for k, v in self.chosen.items() if k != "device"}
+        names = {name: list(pairs.names) for name, pairs in self.attacks.items()}
+        told = {**chosen, **self.told, **versions(), "names": names}
+        tensors = [self.mask]
+        for pairs in self.attacks.values():
             tensors += self._tensors(pairs)
-        return fingerprint(told, tensors)
+        return fingerprint({**told, "model": self._model_digest()}, tensors)
+
+    def _model_digest(self) -> str:
+        """Of its weights, and of what its code makes of them: not all that a model
+        computes is in its state."""
+        state = self.model.state_dict()
+        first = next(iter(self.attacks.values())).natural[:1]
+        assert isinstance(first, Tensor)
+        with torch.no_grad():
+            scores = first_scores(self.model, (first.to(self.chosen["device"]),))
+        return fingerprint({"state": list(state)}, [*state.values(), scores])
 
     def manifest(self) -> Row:
         digests = {
             name: fingerprint({}, self._tensors(pairs))
             for name, pairs in self.attacks.items()
         }
-        state = self.model.state_dict()
-        digests["model"] = fingerprint({"state": list(state)}, state.values())
+        digests["model"] = self._model_digest()
         if self.concepts is not None:
             digests["dissection"] = self._dissected()
-        return {**versions(), **self.chosen, "digests": digests}
+        device = torch.device(self.chosen["device"]).type
+        settings = {**self.chosen, "device": device, **self.told}
+        return {**versions(), **settings, "digests": digests}
 
     def tables(self) -> Tables:
         seed = self.chosen["seed"]
@@ -100,7 +119,7 @@ class Stages:
                 for row in relation.enrichments
             ]
         tables["masking"] = self._masking()
-        tables["findings"] = findings(self.records, tables, seed)
+        tables["findings"] = findings(self.records, tables, self.against_random(), seed)
         return tables
 
     @cached_property
@@ -201,10 +220,11 @@ class Stages:
                 self.model, self.good[name], layer.layer, rankings, [count],
                 seeds=range(seed, seed + 3), attack=attack, batch_size=batch,
             )  # fmt: skip
-            return {"rows": curves.rows}
+            outcomes = {key[0]: values for key, values in curves.outcomes.items()}
+            return {"rows": curves.rows, "outcomes": outcomes}
 
         counts = {
-            layer.layer: sorted({round(part * len(layer)) for part in PARTS})
+            layer.layer: sorted({_count(part, len(layer)) for part in PARTS})
             for layers in self.sensitivity.values()
             for layer in layers
         }
@@ -228,11 +248,37 @@ class Stages:
                         ),
                         key=lambda row: RANKED.index(row["masked"]),
                     ),
+                    {
+                        (ranking, count): values
+                        for count in counts[layer.layer]
+                        for ranking, values in found[name, k, count]["outcomes"].items()
+                    },
                 )
                 for k, layer in enumerate(layers)
             ]
             for name, layers in self.sensitivity.items()
         }
+
+    def against_random(self) -> dict[tuple[str, str], Row]:
+        """By attack and layer, for each pair, by how much more often the model says the
+        true label with the sensitive units masked than with as many random ones."""
+        found = {}
+        for attack, layers in self.masking.items():
+            for curves, layer in zip(layers, self.sensitivity[attack], strict=True):
+                units = _count(PART, len(layer))
+                chosen, random = (
+                    curves.outcomes[ranking, units]
+                    for ranking in ("sensitive", "random")
+                )
+                found[attack, curves.layer] = {
+                    "units": units,
+                    **{
+                        share: [a - b for a, b in zip(chosen[share], random[share],
+                                                      strict=True)]
+                        for share in ("adversarial", "fresh")
+                    },
+                }  # fmt: skip
+        return found
 
     def _units(self) -> list[Row]:
         return [
@@ -270,3 +316,8 @@ class Stages:
     def _tensors(pairs: AdversarialPair) -> list[Tensor]:
         sides = pairs.natural, pairs.adversarial, pairs.true_label, pairs.attack_label
         return [x for x in sides if isinstance(x, Tensor)]
+
+
+def _count(part: float, units: int) -> int:
+    """How many units a part of them is: at least one of any part."""
+    return max(1, round(part * units)) if part else 0

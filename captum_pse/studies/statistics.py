@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 #: Below it no test can tell anything: with five pairs, even if all agree, the signed
-#: rank test has p = 0.06.
+#: rank test has p = 0.06. Nor are there intervals that deserve the name.
 MIN_PAIRS = 6
 RESAMPLES = 9999
 LEVEL = 0.95
+
+
+def known(values: Iterable[float | None]) -> npt.NDArray[np.float64]:
+    """The values that exist: neither None nor NaN."""
+    return np.array([v for v in values if v is not None and not math.isnan(v)])
 
 
 def mean_interval(values: Iterable[float | None], seed: int) -> dict[str, Any]:
     """The mean over pairs and its 95 % bootstrap interval.
 
     Args:
-        values (iterable of float or None): One a pair; None is left out, and not
-            counted.
+        values (iterable of float or None): One a pair; None and NaN are left out, and
+            not counted.
         seed (int): Of the resampling, of which there are 9999; percentiles are taken.
 
     Returns:
         *dict*: ``mean``, ``low``, ``high``, ``pairs``; None stands for a number that
-        does not exist: a mean of no pairs, an interval of one.
+        does not exist: a mean of no pairs, an interval of fewer than
+        :data:`MIN_PAIRS`.
     """
     from scipy.stats import bootstrap
 
-    known = np.array([value for value in values if value is not None], dtype=float)
-    n = len(known)
-    mean = float(known.mean()) if n else None
+    there = known(values)
+    n = len(there)
+    mean = float(there.mean()) if n else None
     low = high = None
-    if n > 1:
+    if n >= MIN_PAIRS:
         found = bootstrap(
-            (known,),
+            (there,),
             np.mean,
             n_resamples=RESAMPLES,
             confidence_level=LEVEL,
@@ -45,32 +53,46 @@ def mean_interval(values: Iterable[float | None], seed: int) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "pairs": n}
 
 
-def signed_rank_p(values: Iterable[float | None]) -> float | None:
-    """Wilcoxon's two-sided p that values, one a pair, lie around 0; None where there
-    are fewer than :data:`MIN_PAIRS`."""
-    from scipy.stats import wilcoxon
+def share_interval(values: Iterable[float | None]) -> dict[str, Any]:
+    """As :func:`mean_interval`, of values that are 0 or 1: Wilson's interval, since
+    pairs that all agree leave a bootstrap nothing to vary."""
+    from scipy.stats import binomtest
 
-    known = np.array([value for value in values if value is not None], dtype=float)
-    if len(known) < MIN_PAIRS:
-        return None
-    if not known.any():
-        return 1.0
-    # By chance the same for the same values: exact for few, else a normal law.
-    method = "exact" if len(known) <= 50 and _distinct(known) else "asymptotic"
-    return float(wilcoxon(known, method=method).pvalue)
-
-
-def fisher_p(first: float, second: float, pairs: int) -> float | None:
-    """Fisher's exact two-sided p that two shares of so many pairs are the same; None
-    where there are fewer than :data:`MIN_PAIRS`."""
-    from scipy.stats import fisher_exact
-
-    if pairs < MIN_PAIRS:
-        return None
-    a, b = round(first * pairs), round(second * pairs)
-    return float(fisher_exact([[a, pairs - a], [b, pairs - b]]).pvalue)
+    there = known(values)
+    n, k = len(there), int(there.sum())
+    low = high = None
+    if n >= MIN_PAIRS:
+        found = binomtest(k, n).proportion_ci(LEVEL, method="wilson")
+        low, high = float(found.low), float(found.high)
+    return {"mean": k / n if n else None, "low": low, "high": high, "pairs": n}
 
 
-def _distinct(values: np.ndarray[Any, Any]) -> bool:
-    sizes = np.abs(values)
-    return bool(sizes.all()) and len(np.unique(sizes)) == len(sizes)
+class SignedRank(NamedTuple):
+    """Attributes:
+    p (float or None): Two-sided; None where there are too few values.
+    direction (int): 1 where the ranks lie above 0, -1 below, 0 for neither.
+    """
+
+    p: float | None
+    direction: int
+
+
+def signed_rank(values: Iterable[float | None], seed: int) -> SignedRank:
+    """Wilcoxon's test that values, one a pair, lie around 0; by permutation, of all
+    signs for up to 13 values that are not 0, else of 9999 at random.
+
+    The direction is that of the ranks, which a mean may contradict. None, and no
+    direction, where there are fewer than :data:`MIN_PAIRS` values.
+    """
+    from scipy.stats import PermutationMethod, rankdata, wilcoxon
+
+    there = known(values)
+    if len(there) < MIN_PAIRS:
+        return SignedRank(None, 0)
+    moved = there[there != 0]
+    if not len(moved):
+        return SignedRank(1.0, 0)
+    method = PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
+    p = float(wilcoxon(moved, method=method).pvalue)
+    balance = float((np.sign(moved) * rankdata(np.abs(moved))).sum())
+    return SignedRank(p, int(np.sign(balance)))

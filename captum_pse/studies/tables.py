@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from captum_pse.studies.of_pair import RANKINGS, READINGS, TYPES, WEIGHTS
-from captum_pse.studies.statistics import mean_interval, signed_rank_p
+from captum_pse.studies.statistics import mean_interval, share_interval, signed_rank
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
@@ -15,9 +15,13 @@ Tables = dict[str, list[Row]]
 
 def holds(record: Record) -> bool:
     """Whether the model says the true label before the attack and the attack's after
-    it."""
+    it, in every batch that it was asked in: attacks of least norm end where the model's
+    rounding decides."""
     labels = record["labels"]
-    return bool(labels["natural_agrees"] and labels["attack_holds"])
+    smallest = [refined["smallest"] for refined in record["refinement"].values()]
+    return bool(
+        labels["natural_agrees"] and labels["attack_holds"] and None not in smallest
+    )
 
 
 def pair_tables(
@@ -64,15 +68,16 @@ def pair_tables(
             for kind in TYPES
         ]
         rho = [record["correlation"] for record in good]
-        row = {"attack": attack, **mean_interval(rho, seed), "p": signed_rank_p(rho)}
+        p = signed_rank(rho, seed).p
+        row = {"attack": attack, **mean_interval(rho, seed), "p": p}
         tables["correlation"].append(row)
         for ranking in RANKINGS:
             refined = [record["refinement"][ranking] for record in good]
             tables["refinement"] += [
                 {"attack": attack, "kept_by": ranking, "fraction": fraction}
-                | _named("reaches", [r["reaches"][i] for r in refined], seed)
-                | _named("leaves", [r["leaves"][i] for r in refined], seed)
-                | _named("L2", [r["L2"][i] for r in refined], seed)
+                | _named("reaches", share_interval([r["reaches"][i] for r in refined]))
+                | _named("leaves", share_interval([r["leaves"][i] for r in refined]))
+                | _named("L2", mean_interval([r["L2"][i] for r in refined], seed))
                 | {"pairs": len(refined)}
                 for i, fraction in enumerate(fractions)
             ]
@@ -87,9 +92,9 @@ def pair_tables(
             scores = [record["interpretability"][reads] for record in good]
             row = {"attack": attack, "reads": reads}
             for name in ("score", "baseline", "lift"):
-                row |= _named(name, [s[name] for s in scores], seed)
+                row |= _named(name, mean_interval([s[name] for s in scores], seed))
             row["pairs"] = len(scores)
-            row["p"] = signed_rank_p([s["lift"] - 1 for s in scores])
+            row["p"] = signed_rank([s["lift"] - 1 for s in scores], seed).p
             tables["interpretability"].append(row)
     return tables
 
@@ -105,7 +110,7 @@ def _counts(attack: str, records: Sequence[Record]) -> Row:
     }
 
 
-def _named(name: str, values: Sequence[float], seed: int) -> Row:
-    found = mean_interval(values, seed)
+def _named(name: str, found: Mapping[str, Any]) -> Row:
+    """A mean and its interval, under a name."""
     return {name: found["mean"], f"{name}_low": found["low"],
             f"{name}_high": found["high"]}  # fmt: skip

@@ -37,6 +37,7 @@ def plot_types(rows: Rows) -> Figure:
     attacks = _distinct(rows, "attack")
     figure = Figure(figsize=(11, 1.4 + 0.5 * len(attacks)), layout="constrained")
     axes = figure.subplots(1, len(_COUNTED), sharey=True)
+    places = range(len(attacks))
     for ax, (counted, title) in zip(axes, _COUNTED.items(), strict=True):
         left = np.zeros(len(attacks))
         for kind, colour in _TYPE_COLORS.items():
@@ -44,7 +45,7 @@ def plot_types(rows: Rows) -> Figure:
                 _only(rows, attack=a, groups=counted, type=kind)["mean"] or 0
                 for a in attacks
             ]
-            ax.barh(attacks, shares, left=left, color=colour, label=kind,
+            ax.barh(places, shares, left=left, color=colour, label=kind,
                     edgecolor="#666666", linewidth=0.4)  # fmt: skip
             for place, (start, share) in enumerate(zip(left, shares, strict=True)):
                 if share >= 0.07:
@@ -57,7 +58,7 @@ def plot_types(rows: Rows) -> Figure:
         ax.set_xlim(0, 1)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         ax.tick_params(labelsize=8)
-    _plain_labels(axes[0])
+    _name(axes[0], attacks)
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
@@ -124,8 +125,7 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
     for ax in (left, right):
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3, axis="x")
-    left.set_yticks(range(len(attacks)), attacks)
-    _plain_labels(left)
+    _name(left, attacks)
     left.set_ylim(len(attacks) - 0.5, -0.5)
     left.legend(fontsize=8, title="reads", title_fontsize=8)
     return figure
@@ -156,8 +156,7 @@ def _only(rows: Rows, **wanted: Any) -> Mapping[str, Any]:
     return row
 
 
-def _plain_labels(ax: Axes) -> None:
-    """Names from the user are text, not formulas."""
-    for label in ax.get_yticklabels():
-        label.set_parse_math(False)
-        label.set_text(printable(label.get_text(), most=24))
+def _name(ax: Axes, attacks: Sequence[str]) -> None:
+    """Puts the attacks' names at the axis; they are text, not formulas."""
+    shown = [printable(attack, most=24) for attack in attacks]
+    ax.set_yticks(range(len(attacks)), shown, parse_math=False)
