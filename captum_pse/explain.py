@@ -25,6 +25,7 @@ from captum_pse.pair_labels import PredictionWarning
 from captum_pse.pixel_decomposition import PixelDecomposition, PixelMethod
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.region_decomposition import RegionDecomposition
+from captum_pse.report import PairEntry, decomposed_pair, decomposed_set, write_page
 
 Level: TypeAlias = Literal["pixel", "image"]
 LEVELS: tuple[str, ...] = get_args(Level)
@@ -48,9 +49,10 @@ def explain(
 ) -> list[dict[str, Any]]:
     """Explains each pair of images by its pixel groups or its regions.
 
-    Puts into ``out``, all at once when all is done: ``figures/*.png``, one a pair;
-    ``summary.json``, with one record a pair and the versions and settings; and, for
-    pixel groups, ``groups.csv``, one row a group. They replace those of an earlier run.
+    Puts into ``out``, all at once when all is done: ``index.html``, a page to look at
+    all of it; ``figures/*.png``, one a pair; ``summary.json``, with one record a pair
+    and the versions and settings; and, for pixel groups, ``groups.csv``, one row a
+    group. They replace those of an earlier run.
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
@@ -103,6 +105,7 @@ def explain(
     manifest |= {"device": device, **(settings or {})}
     records: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
+    entries: list[PairEntry] = []
     with atomic_results(out) as folder:
         (folder / "figures").mkdir()
         for i, name, result in each_pair(pairs, decompose, device, show_progress):
@@ -115,10 +118,14 @@ def explain(
                 of_pair["engine"] = result.engine
             record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
             records.append(record)
+            entries.append(decomposed_pair(result, record, class_names))
         if rows:
             write_csv(folder / "groups.csv", rows)
         summary = json.dumps({"manifest": manifest, "pairs": records}, indent=1)
         (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
+        files = ["groups.csv", "summary.json"] if rows else ["summary.json"]
+        page = decomposed_set(entries, records, manifest, files)
+        write_page(folder / "index.html", page)
     return records
 
 

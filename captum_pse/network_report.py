@@ -16,6 +16,7 @@ from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.explain import check_pairs, each_pair
 from captum_pse.pair import AdversarialPair
 from captum_pse.relation import relate
+from captum_pse.report import PairEntry, unit_pair, unit_set, write_page
 from captum_pse.unit_masking import MaskingCurves, evaluate_masking
 from captum_pse.unit_sensitivity import UnitSensitivity
 from captum_pse.visualization import plot_masking, plot_relation
@@ -40,10 +41,11 @@ def explain_units(
     """Says which units of some layers the pairs move, and, given concepts, whether
     those units are interpretable and what masking them does.
 
-    Puts into ``out``, all at once when all is done: ``figures/*.png``, one for each
-    pair and layer; ``units.csv``, one row a unit; ``summary.json``. With concepts, also
-    ``relation.csv``, ``relation.png`` and ``enrichment.csv`` (see
-    :class:`captum_pse.Relation`), and ``masking.csv`` and ``masking.png``.
+    Puts into ``out``, all at once when all is done: ``index.html``, a page to look at
+    all of it; ``figures/*.png``, one for each pair and layer; ``units.csv``, one row a
+    unit; ``summary.json``. With concepts, also ``relation.csv``, ``relation.png`` and
+    ``enrichment.csv`` (see :class:`captum_pse.Relation`), and ``masking.csv`` and
+    ``masking.png``.
 
     Args:
         layers (sequence of str, optional): Names of the layers; None takes the last one
@@ -81,12 +83,13 @@ def explain_units(
         },
         "layers": [_of_layer(layer) for layer in moved],
     }
+    units = _units(moved, dissection)
     with atomic_results(out) as folder:
         (folder / "figures").mkdir()
-        summary["pairs"] = _draw_pairs(
-            method, pairs, folder, device, class_names, show_progress
+        summary["pairs"], entries = _draw_pairs(
+            method, pairs, units, folder, device, class_names, show_progress
         )
-        write_csv(folder / "units.csv", _units(moved, dissection))
+        write_csv(folder / "units.csv", units)
         if dissection is not None:
             relation = relate(moved, dissection)
             curves = _mask(model, pairs.to(device), moved, dissection, batch,
@@ -107,19 +110,24 @@ def explain_units(
             )
             plot_masking(curves, title=title).savefig(folder / "masking.png", dpi=110)
         write_json(folder / "summary.json", summary)
+        page = unit_set(entries, summary, units, folder)
+        write_page(folder / "index.html", page)
     return summary
 
 
 def _draw_pairs(
     method: DissectionSensitivity,
     pairs: AdversarialPair,
+    units: Sequence[Mapping[str, Any]],
     folder: Path,
     device: str,
     class_names: Sequence[str] | None,
     show_progress: bool,
-) -> list[dict[str, Any]]:
-    """One record for each pair and layer, with its figure."""
-    records = []
+) -> tuple[list[dict[str, Any]], list[PairEntry]]:
+    """One record for each pair and layer, with its figure, and the pairs' entries in
+    the report."""
+    records: list[dict[str, Any]] = []
+    entries = []
     for i, name, results in each_pair(pairs, method.decompose, device, show_progress):
         for result in results:
             figure = f"figures/{i:03d}-{file_name(name)}-{file_name(result.layer)}.png"
@@ -127,7 +135,9 @@ def _draw_pairs(
             drawn.savefig(folder / figure, dpi=110)
             record = {"pair": name, **result.summary()[0], "example": i}
             records.append({**record, "layer": result.layer, "figure": figure})
-    return records
+        of_pair = records[-len(results) :]
+        entries.append(unit_pair(results, of_pair, units, class_names, folder))
+    return records, entries
 
 
 def _of_layer(layer: UnitSensitivity) -> dict[str, Any]:

@@ -283,6 +283,9 @@ class AdversarialPair:
                 f"examples: got {examples!r}, want some of {len(self)} ({error})"
             ) from error
 
+        if not rows:
+            raise ValueError(f"examples: got none of {len(self)}, want at least one")
+
         def pick(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(pick(x) for x in value)

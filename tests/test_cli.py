@@ -47,6 +47,7 @@ def test_demo(tmp_path, capsys):
         "figures/000-balloon-0-to-boat.png",
         "figures/001-boat-1-to-butterfly.png",
         "groups.csv",
+        "index.html",
         "summary.json",
     ]
     summary = json.loads((out / "summary.json").read_text())
@@ -81,6 +82,7 @@ def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
         "figures/000-.._b_.png",
         "figures/001-a_frac_b.png",
         "groups.csv",
+        "index.html",
         "summary.json",
     ]
     records = json.loads((tmp_path / "out" / "summary.json").read_text())["pairs"]
@@ -126,6 +128,7 @@ def test_image_level(tmp_path, capsys, layer):
     assert files(out) == [
         "figures/000-balloon-0-to-boat.png",
         "figures/001-boat-1-to-butterfly.png",
+        "index.html",
         "summary.json",
     ]
     summary = json.loads((out / "summary.json").read_text())
@@ -192,6 +195,7 @@ def test_network_level(tmp_path, capsys):
     assert "features.conv4: sensitivity and largest IoU" in capsys.readouterr().out
     assert [f for f in files(out) if "figures" not in f] == [
         "enrichment.csv",
+        "index.html",
         "masking.csv",
         "masking.png",
         "relation.csv",
@@ -229,6 +233,7 @@ def test_network_level_without_concepts(tmp_path, npz):
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--level", "network"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert [f for f in files(tmp_path / "out") if "figures" not in f] == [
+        "index.html",
         "summary.json",
         "units.csv",
     ]
@@ -417,6 +422,7 @@ def test_a_rerun_replaces_results_and_leaves_other_files(tmp_path, npz):
         "figures/000-0.png",
         "figures/001-1.png",
         "groups.csv",
+        "index.html",
         "notes.txt",
         "summary.json",
     ]

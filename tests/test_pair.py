@@ -47,6 +47,8 @@ def test_select(pair, examples, names):
 def test_select_outside(pair):
     with pytest.raises(IndexError, match="examples: got 3, want some of 3"):
         pair.select(3)
+    with pytest.raises(ValueError, match="examples: got none of"):
+        pair.select(torch.zeros(len(pair), dtype=torch.bool))
 
 
 def test_dense_labels_and_tuples():
