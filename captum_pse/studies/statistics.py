@@ -90,8 +90,9 @@ def signed_rank(values: Iterable[float | None], seed: int) -> SignedRank:
     if len(there) < MIN_PAIRS:
         return SignedRank(None, 0)
     moved = there[there != 0]
-    if not len(moved):
-        return SignedRank(1.0, 0)
+    if len(moved) < 2:
+        # Of one value, both signs are as likely; scipy takes two or more.
+        return SignedRank(1.0, int(np.sign(moved.sum())))
     method = PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
     p = float(wilcoxon(moved, method=method).pvalue)
     balance = float((np.sign(moved) * rankdata(np.abs(moved))).sum())
