@@ -162,6 +162,14 @@ def default_feature_mask(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(masks)
 
 
+def image_mask(images: Tensor, cell: int | None) -> Tensor:
+    """The grid of cells of that side in pixels for ``images``, ``(N, C, H, W)``; None
+    is :func:`default_feature_mask`'s."""
+    if cell is None:
+        return default_feature_mask((images,))[0]
+    return grid_mask(images.shape[2:], cell=cell)
+
+
 @dataclass(frozen=True)
 class Groups:
     """The groups that a tuple of feature masks defines, numbered without gaps.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._layers import find_layer
-from captum_pse.attacks.pgd import targeted_pgd
+from captum_pse.attacks.pgd import attack_anew
 from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.pair import AdversarialPair
 from captum_pse.unit_masking import (
@@ -20,6 +20,7 @@ from captum_pse.unit_masking import (
     MaskingCurves,
     evaluate_masking,
     unit_numbers,
+    units_in,
 )
 
 #: Which parts of a layer's units are tried.
@@ -114,16 +115,15 @@ def harden(
     _check_apart(pairs, judge)
     moved = DissectionSensitivity(model, [layer]).over(pairs, batch_size=batch_size)
     ranking = moved[0].mean
-    n_units = len(ranking)
     if counts is None:
-        counts = [max(1, round(part * n_units)) for part in PARTS]
+        counts = [units_in(part, len(ranking)) for part in PARTS]
     evaluate = partial(
         evaluate_masking,
         model,
         layer=layer,
         rankings={"sensitive": ranking},
         seeds=range(3),
-        attack=attack or partial(_push, batch_size=batch_size),
+        attack=attack or partial(attack_anew, batch_size=batch_size),
         batch_size=batch_size,
         show_progress=show_progress,
     )
@@ -195,15 +195,6 @@ class UnitMask(nn.Module):
                 "of the layer"
             )
         return x.index_fill(1, self.units, 0)
-
-
-def _push(model: nn.Module, pairs: AdversarialPair, batch_size: int) -> Tensor:
-    natural, labels = pairs.natural, pairs.attack_label
-    assert isinstance(natural, Tensor)
-    assert isinstance(labels, Tensor)
-    return targeted_pgd(
-        model, natural, labels, eps=2 / 255, steps=10, batch_size=batch_size
-    )
 
 
 def _best(tried: MaskingCurves, max_loss: float) -> int:

@@ -27,7 +27,7 @@ class PredictionWarning(UserWarning):
     """The model does not say what the labels of a pair say."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairLabels:
     """The labels of N pairs, and what the model says of them.
 
@@ -47,6 +47,9 @@ class PairLabels:
     natural_class: Tensor
     adversarial_scores: Tensor
     natural_scores: Tensor
+
+    def __repr__(self) -> str:
+        return f"PairLabels({len(self.target)} pair(s))"
 
     @classmethod
     def resolve(

@@ -15,7 +15,7 @@ from captum_pse._files import atomic_results, versions, write_csv
 from captum_pse._layers import last_spatial_layer
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.explain import check_pairs
-from captum_pse.groups import default_feature_mask, grid_mask
+from captum_pse.groups import image_mask
 from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning
 from captum_pse.promotion_suppression import PromotionSuppression
@@ -58,10 +58,7 @@ def refine_pairs(
 
     model = model.to(device)
     first = check_pairs(model, pairs, device)
-    if cell is None:
-        (mask,) = default_feature_mask(first)
-    else:
-        mask = grid_mask(first[0].shape[2:], cell=cell)
+    mask = image_mask(first[0], cell)
     layer = layer or last_spatial_layer(model, first)
     effects, maps = PromotionSuppression(model), AdversarialCAM(model, layer)
     generator = torch.Generator().manual_seed(0)

@@ -37,7 +37,8 @@ class Relation:
             ``top`` and category (``"any"`` for all detectors): how many of those units
             are ``detectors`` of the category, how many are ``expected`` by chance, the
             one-sided hypergeometric ``p`` of so many or more, and ``p_adjusted`` for
-            all rows (Benjamini and Hochberg).
+            all rows with a ``p`` (Benjamini and Hochberg). Both are NaN where the layer
+            has no detector of the category: there is nothing to find.
         values (dict[str, tuple[Array, Array]]): By layer, the sensitivity and the
             largest IoU of each unit.
         min_iou (float): Above it, a unit is a detector.
@@ -167,12 +168,16 @@ def relate(
                         "top": top,
                         "detectors": found,
                         "expected": top * total / n,
-                        "p": float(hypergeom.sf(found - 1, n, total, top)),
+                        "p": float(hypergeom.sf(found - 1, n, total, top))
+                        if total
+                        else float("nan"),
                     }
                 )
-    ps = [row["p"] for row in enrichments]
-    adjusted = false_discovery_control(ps) if ps else np.empty(0)
-    for row, p in zip(enrichments, adjusted.tolist(), strict=True):
+    ps = np.array([row["p"] for row in enrichments])
+    tested = ~np.isnan(ps)
+    if tested.any():
+        ps[tested] = false_discovery_control(ps[tested])
+    for row, p in zip(enrichments, ps.tolist(), strict=True):
         row["p_adjusted"] = p
     return Relation(correlations, enrichments, values, dissection.min_iou)
 

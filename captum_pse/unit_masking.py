@@ -169,6 +169,11 @@ def unit_numbers(numbers: Sequence[int] | Tensor) -> Tensor:
     return chosen.long()
 
 
+def units_in(part: float, n_units: int) -> int:
+    """How many units a part of them is: at least one, unless the part is 0."""
+    return max(1, round(part * n_units)) if part else 0
+
+
 def _silenced(
     rows: Tensor,
     place: Tensor,

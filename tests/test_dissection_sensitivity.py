@@ -322,6 +322,23 @@ def test_relation_by_scipy():
         assert r["p_adjusted"] == pytest.approx(rank[0])
 
 
+def test_a_category_without_detectors_is_not_tested():
+    iou = torch.linspace(0, 0.1, 30).tolist()
+    moved = made_sensitivity(torch.arange(30.0), torch.rand(30))
+    with_texture, without = (
+        relate(moved, made_dissection(iou, categories), tops=[10], permutations=9)
+        # The first unit detects nothing: its IoU is 0.
+        for categories in (["texture", *["color"] * 29], ["color"] * 30)
+    )
+    rows = {row["category"]: row for row in with_texture.enrichments}
+    assert rows["texture"]["detectors"] == rows["texture"]["expected"] == 0
+    assert math.isnan(rows["texture"]["p"])
+    assert math.isnan(rows["texture"]["p_adjusted"])
+    # Nor does it make the other tests more severe.
+    del rows["texture"]
+    assert list(rows.values()) == without.enrichments
+
+
 def test_relation_with_itself_and_with_nothing():
     iou = torch.linspace(0, 0.1, 30).tolist()
     dissection = made_dissection(iou, ["color"] * 30)

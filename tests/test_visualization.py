@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 import torch
 from conftest import TwoInputs
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
+import captum_pse
 from captum_pse import (
     PromotionSuppression,
     RegionDecomposition,
     agreement,
     channel_mask,
     grid_mask,
+    visualization,
 )
 from captum_pse.demo import CLASSES
 from captum_pse.pair_labels import PairLabels
@@ -25,6 +32,9 @@ from captum_pse.visualization import COLORS, plot_groups, plot_methods, plot_pai
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
 SIZE = 8
+
+#: What modules import for type checking alone.
+TYPES = {name: getattr(captum_pse, name) for name in captum_pse.__all__}
 
 
 def linear(weight: Tensor):
@@ -219,6 +229,18 @@ def test_other_inputs_draw_as_bars():
     assert isinstance(result.plot(), Figure)
     with pytest.raises(ValueError, match="result: got inputs of shapes"):
         plot_pair(result)
+
+
+def test_a_notebook_shows_figures_by_themselves(demo_model, demo_pairs):
+    # As a kernel displays the last value of a cell, without `%matplotlib inline`.
+    figure = PromotionSuppression(demo_model).decompose(*demo_pairs).plot(0)
+    shown, _ = DisplayFormatter().format(figure)
+    with Image.open(BytesIO(shown["image/png"])) as picture:
+        assert picture.size == tuple(figure.bbox.size)
+    for name in visualization.__all__:
+        if name.startswith("plot_"):
+            hints = get_type_hints(getattr(visualization, name), localns=TYPES)
+            assert issubclass(hints["return"], type(figure)), name
 
 
 @pytest.mark.parametrize("draw", [plot_pair, plot_groups])

@@ -16,10 +16,10 @@ from captum_pse._engine.batches import check_positive_int
 from captum_pse._files import atomic_results, plain, write_csv, write_json
 from captum_pse._layers import find_layers, last_spatial_layer
 from captum_pse._text import file_name
-from captum_pse.attacks.pgd import check_unit_range
+from captum_pse.attacks.pgd import FRESH_EPS, FRESH_STEPS, check_unit_range
 from captum_pse.dissection import ConceptDataset
 from captum_pse.explain import check_pairs
-from captum_pse.groups import default_feature_mask, grid_mask
+from captum_pse.groups import image_mask
 from captum_pse.pair import AdversarialPair
 from captum_pse.studies.stages import Stages
 from captum_pse.studies.tables import Row, Tables
@@ -50,8 +50,8 @@ def study(
     concepts: ConceptDataset | None = None,
     layer: str | None = None,
     cell: int | None = None,
-    fresh_eps: float = 2 / 255,
-    fresh_steps: int = 10,
+    fresh_eps: float = FRESH_EPS,
+    fresh_steps: int = FRESH_STEPS,
     seed: int = 0,
     batch: int = 16,
     device: str = "cpu",
@@ -146,11 +146,7 @@ def study(
         "batch": batch,
         "device": device,
     }
-    mask = (
-        default_feature_mask(first)[0]
-        if cell is None
-        else grid_mask(first[0].shape[2:], cell=cell)
-    )
+    mask = image_mask(first[0], cell)
     run = Stages(
         model, attacks, mask, chosen, told, concepts, Path(out) / PARTIAL, show_progress
     )

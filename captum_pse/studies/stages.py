@@ -14,7 +14,7 @@ from captum_pse._checkpoint import fingerprint
 from captum_pse._files import versions
 from captum_pse._forward import first_scores
 from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.attacks.pgd import targeted_pgd
+from captum_pse.attacks.pgd import attack_anew
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
 from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.pair import AdversarialPair
@@ -25,7 +25,7 @@ from captum_pse.studies.findings import findings
 from captum_pse.studies.of_pair import study_pair
 from captum_pse.studies.tables import Record, Row, Tables, holds, pair_tables
 from captum_pse.studies.tasks import run_tasks
-from captum_pse.unit_masking import MaskingCurves, evaluate_masking
+from captum_pse.unit_masking import MaskingCurves, evaluate_masking, units_in
 from captum_pse.unit_sensitivity import UnitSensitivity
 
 #: Which parts of a layer's units are masked.
@@ -205,12 +205,12 @@ class Stages:
         """By attack, the curves of each layer."""
         seed, batch = self.chosen["seed"], self.chosen["batch"]
 
-        def attack(model: nn.Module, pairs: AdversarialPair) -> Tensor:
-            return targeted_pgd(
-                model, *(getattr(pairs, name) for name in ("natural", "attack_label")),
-                eps=self.chosen["fresh_eps"], steps=self.chosen["fresh_steps"],
-                batch_size=batch,
-            )  # fmt: skip
+        attack = partial(
+            attack_anew,
+            eps=self.chosen["fresh_eps"],
+            steps=self.chosen["fresh_steps"],
+            batch_size=batch,
+        )
 
         def record(name: str, layer: UnitSensitivity, count: int) -> Row:
             rankings = {"sensitive": layer.mean, "least sensitive": -layer.mean}
@@ -224,7 +224,7 @@ class Stages:
             return {"rows": curves.rows, "outcomes": outcomes}
 
         counts = {
-            layer.layer: sorted({_count(part, len(layer)) for part in PARTS})
+            layer.layer: sorted({units_in(part, len(layer)) for part in PARTS})
             for layers in self.sensitivity.values()
             for layer in layers
         }
@@ -265,7 +265,7 @@ class Stages:
         found = {}
         for attack, layers in self.masking.items():
             for curves, layer in zip(layers, self.sensitivity[attack], strict=True):
-                units = _count(PART, len(layer))
+                units = units_in(PART, len(layer))
                 chosen, random = (
                     curves.outcomes[ranking, units]
                     for ranking in ("sensitive", "random")
@@ -316,8 +316,3 @@ class Stages:
     def _tensors(pairs: AdversarialPair) -> list[Tensor]:
         sides = pairs.natural, pairs.adversarial, pairs.true_label, pairs.attack_label
         return [x for x in sides if isinstance(x, Tensor)]
-
-
-def _count(part: float, units: int) -> int:
-    """How many units a part of them is: at least one of any part."""
-    return max(1, round(part * units)) if part else 0

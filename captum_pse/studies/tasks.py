@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def run_tasks(
     """
     rank, size = rank_and_size()
     names = list(tasks)
-    mine: Sequence[str] = names[rank::size]
+    # Shuffled, because heavy tasks come at regular distances.
+    mine = random.Random(0).sample(names, len(names))[rank::size]  # noqa: S311
     for name in tqdm(mine, title, disable=title is None or rank > 0):
         path = folder / f"{name}.json"
         if _read(path, run) is None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from captum_pse._text import printable
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
+from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import bare, to_numpy
 
 #: Okabe and Ito's colours, told apart with any colour vision.

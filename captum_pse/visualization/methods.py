@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_pse._text import printable
@@ -14,6 +13,7 @@ from captum_pse.agreement import TOP, Agreement, agreement
 from captum_pse.groups import Groups
 from captum_pse.pixel_decomposition import PixelDecomposition
 from captum_pse.region_decomposition import RegionDecomposition
+from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import (
     Array,
     bare,

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_pse import components
 from captum_pse.pixel_decomposition import PixelDecomposition
+from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import (
     Array,
     bare,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from matplotlib.figure import Figure
-
 from captum_pse.refinement import Refinement
+from captum_pse.visualization._figure import Figure
 
 #: Okabe and Ito's colours and markers, told apart with any colour vision.
 STYLES = (

@@ -7,10 +7,10 @@ from typing import get_args
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from captum_pse.interpretability import PERCENTILE
 from captum_pse.region_decomposition import ClassMap, RegionDecomposition
+from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import (
     Array,
     bare,

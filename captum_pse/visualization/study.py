@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from captum_pse._text import printable
+from captum_pse.visualization._figure import Figure
 from captum_pse.visualization.pixels import COLORS
 from captum_pse.visualization.refinements import STYLES
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from captum_pse.relation import Relation
 from captum_pse.unit_decomposition import UnitDecomposition, unit_norm
 from captum_pse.unit_masking import SHARES, MaskingCurves
+from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import existing, headline, to_numpy
 from captum_pse.visualization.pixels import COLORS
 from captum_pse.visualization.refinements import STYLES
