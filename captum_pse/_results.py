@@ -56,7 +56,8 @@ class SavedResult(ABC):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, of a later format, or damaged.
+            ValueError: It is not a file of :meth:`save`, it is of another result or
+                format, which the message says, or it is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -68,14 +69,23 @@ class SavedResult(ABC):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"path: {path} is no file of save() ({error})") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != cls._FORMAT:
-            raise ValueError(
-                f"path: {path} is no file of save() in format {cls._FORMAT!r}"
-            )
+        check_format("path", path, manifest, cls._FORMAT)
         try:
             return cls._of_contents(tensors, manifest)
         except KeyError as error:
             raise ValueError(f"path: {path} lacks {error}") from error
+
+
+def check_format(name: str, path: Any, manifest: Any, wanted: str) -> None:
+    """Raises ValueError for a manifest of another format, and says which."""
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found is None:
+        raise ValueError(f"{name}: {path} is no file of captum_pse")
+    if found != wanted:
+        raise ValueError(
+            f"{name}: {path} is in the format {found}, of captum_pse "
+            f"{manifest.get('captum_pse')}, want {wanted}"
+        )
 
 
 def pair_tensors(

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from captum_pse.unit_masking import (
     unit_numbers,
     units_in,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Which parts of a layer's units are tried.
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -58,6 +61,11 @@ class Hardened:
         under the new attack, of the model as it was, of the masked one, and with as
         many units masked at random."""
         return self.judged.rows
+
+    def plot(self, **options: Any) -> Figure:
+        """The numbers of units that were tried, on the pairs that the choice was made
+        on; see :func:`captum_pse.visualization.plot_masking`."""
+        return self.chosen.plot(**options)
 
 
 def harden(

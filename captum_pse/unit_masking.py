@@ -20,6 +20,7 @@ from captum_pse._layers import (
     find_layer,
     scores_and_activations,
 )
+from captum_pse._results import SavedResult
 from captum_pse._unchanged import unchanged
 from captum_pse.pair import AdversarialPair
 
@@ -194,7 +195,7 @@ def _silenced(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaskingCurves:
+class MaskingCurves(SavedResult):
     """Accuracy as more and more units of a layer are masked.
 
     Made by :func:`evaluate_masking`. Shares are of the pairs.
@@ -225,6 +226,37 @@ class MaskingCurves:
         from captum_pse.visualization import plot_masking
 
         return plot_masking(self, **options)
+
+    @classmethod
+    def join(cls, parts: Sequence[MaskingCurves]) -> MaskingCurves:
+        """One of several, of the same layer, with different numbers of units."""
+        rows = [row for part in parts for row in part.rows]
+        rankings = list(dict.fromkeys(row["masked"] for row in rows))
+        rows.sort(key=lambda row: (rankings.index(row["masked"]), row["units"]))
+        outcomes = {key: of for part in parts for key, of in part.outcomes.items()}
+        return cls(parts[0].layer, rows, outcomes)
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain JSON, which gives back the same numbers; see :meth:`of_record`."""
+        outcomes = [[*key, shares] for key, shares in self.outcomes.items()]
+        return {"layer": self.layer, "rows": self.rows, "outcomes": outcomes}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> MaskingCurves:
+        """The inverse of :meth:`to_record`."""
+        outcomes = {(name, n): shares for name, n, shares in record["outcomes"]}
+        return cls(record["layer"], record["rows"], outcomes)
+
+    _FORMAT = "captum_pse.MaskingCurves/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {}, self.to_record()
+
+    @classmethod
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> MaskingCurves:
+        return cls.of_record(settings)
 
 
 #: The last one only where the masked model was attacked anew.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from captum_pse._distributed import sum_over_processes
+from captum_pse._results import SavedResult
 from captum_pse.unit_decomposition import Norm, relative_to, unit_norm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitSensitivity:
+class UnitSensitivity(SavedResult):
     """Means over n pairs of how much each of K units moves.
 
     Made by :meth:`captum_pse.DissectionSensitivity.over`.
@@ -89,6 +94,26 @@ class UnitSensitivity:
             for name, value in record.items()
         }
         return cls(**values)
+
+    def plot(self, **options: Any) -> Figure:
+        """The units that move most; see
+        :func:`captum_pse.visualization.plot_sensitivity`."""
+        from captum_pse.visualization import plot_sensitivity
+
+        return plot_sensitivity(self, **options)
+
+    _FORMAT = "captum_pse.UnitSensitivity/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        values = vars(self)
+        tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
+        return tensors, {name: x for name, x in values.items() if name not in tensors}
+
+    @classmethod
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> UnitSensitivity:
+        return cls(settings["layer"], settings["norm"], settings["n"], **tensors)
 
     def table(self) -> list[dict[str, Any]]:
         """One row for each unit."""

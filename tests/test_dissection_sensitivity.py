@@ -227,6 +227,32 @@ def test_over_a_set_by_a_literal_loop(demo_model, batch_size):
     assert row["sensitivity"] == pytest.approx(float(results[0].mean[7]))
 
 
+def test_means_saved_loaded_and_drawn(demo_model, demo_pairs, tmp_path):
+    method = DissectionSensitivity(demo_model, "features.conv4")
+    means = method.over(demo_pairs)
+    means.save(tmp_path / "s.safetensors")
+    loaded = UnitSensitivity.load(tmp_path / "s.safetensors")
+    assert loaded.table() == means.table()
+    assert (loaded.norm, loaded.n, repr(loaded)) == ("l2", 3, repr(means))
+    (ax,) = means.plot(most=5, title="mine").axes
+    order = means.mean.argsort(descending=True)[:5]
+    bars, (dashes,) = ax.containers[-1], ax.collections[-1:]
+    assert [bar.get_height() for bar in bars] == pytest.approx(
+        means.mean[order].tolist()
+    )
+    assert dashes.get_offsets()[:, 1].tolist() == pytest.approx(
+        means.control[order].tolist()
+    )
+    low, high = means.interval()
+    (lines,) = [c for c in ax.collections if hasattr(c, "get_segments")]
+    for segment, k in zip(lines.get_segments(), order.tolist(), strict=True):
+        assert segment[:, 1].tolist() == pytest.approx([float(low[k]), float(high[k])])
+    # One pair has no interval to draw.
+    method.over(demo_pairs.select([0])).plot()
+    with pytest.raises(ValueError, match="most: got 0, want at least 1"):
+        means.plot(most=0)
+
+
 def test_control_is_noise_of_the_same_size():
     """Of a linear unit: what moves by w.delta moves by w.(+-|delta|) under noise."""
     seen = []

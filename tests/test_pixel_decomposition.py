@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,15 @@ def write_other(path: Path) -> None:
     save_file({"x": torch.zeros(1)}, path)
 
 
-def write_part(path: Path) -> None:
+def write_format(version: int) -> Callable[[Path], None]:
     from safetensors.torch import save_file
 
-    manifest = json.dumps({"format": "captum_pse.PixelDecomposition/2"})
-    save_file({"x": torch.zeros(1)}, path, {"manifest": manifest})
+    def write(path: Path) -> None:
+        manifest = {"format": f"captum_pse.PixelDecomposition/{version}"}
+        manifest["captum_pse"] = "9.1"
+        save_file({"x": torch.zeros(1)}, path, {"manifest": json.dumps(manifest)})
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -139,8 +144,14 @@ def write_part(path: Path) -> None:
     [
         (lambda path: None, FileNotFoundError, "r.safetensors"),
         (write_bytes, ValueError, "path: .* is no file of save"),
-        (write_other, ValueError, "path: .* is no file of save.. in format"),
-        (write_part, ValueError, "path: .* lacks 'labels.target'"),
+        (write_other, ValueError, "path: .* is no file of captum_pse"),
+        (
+            write_format(99),
+            ValueError,
+            "path: .* is in the format captum_pse.PixelDecomposition/99, of captum_pse "
+            "9.1, want captum_pse.PixelDecomposition/2",
+        ),
+        (write_format(2), ValueError, "path: .* lacks 'labels.target'"),
     ],
 )
 def test_files_that_do_not_load(tmp_path, write, error, message):

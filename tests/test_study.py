@@ -24,6 +24,7 @@ from captum_pse import (
     DissectionSensitivity,
     PredictionWarning,
     PromotionSuppression,
+    Study,
     grid_mask,
     relate,
     study,
@@ -128,6 +129,8 @@ def test_files_hold_the_tables(whole):
     found, out = whole
     read = json.loads((out / "study.json").read_text())
     assert read == {"manifest": found.manifest, "tables": found.tables}
+    assert vars(Study.load(out)) == vars(found)
+    assert repr(found) == "Study('pgd')"
     for name, rows in found.tables.items():
         with (out / f"tables/{name}.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == len(rows)
@@ -138,6 +141,36 @@ def test_files_hold_the_tables(whole):
     }  # fmt: skip
     assert not (out / study_run.PARTIAL).exists()
     assert set(found.manifest["digests"]) == {"pgd", "model", "dissection"}
+
+
+UNREADABLE = {
+    "text": ("not JSON", "out: .* is damaged"),
+    "a list": ("[]", "out: .* is damaged"),
+    "no tables": ('{"manifest": {}}', "out: .* is damaged .'tables'"),
+    "no study": ('{"tables": {}, "manifest": {}}', "out: .* is no file of captum_pse"),
+    "a later one": (
+        '{"tables": {}, "manifest": '
+        '{"format": "captum_pse.Study/9", "captum_pse": "3"}}',
+        "is in the format captum_pse.Study/9, of captum_pse 3, want captum_pse.Study/1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_studies_that_do_not_load(text, message, tmp_path):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Study.load(tmp_path)
+
+
+def test_a_study_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"out: there is no file .*study\.json"):
+        Study.load(tmp_path)
+
+
+def test_unknown_figures(whole):
+    with pytest.raises(ValueError, match="name: got 'masking', want 'types'"):
+        whole[0].plot("masking")
 
 
 def test_again_stopped_and_gone_on_with_all_give_the_same_files(

@@ -11,7 +11,13 @@ from conftest import SmallNet, state_of
 from scipy.stats import t
 from torch import Tensor, nn
 
-from captum_pse import AdversarialPair, evaluate_masking, mask_units, unit_range
+from captum_pse import (
+    AdversarialPair,
+    MaskingCurves,
+    evaluate_masking,
+    mask_units,
+    unit_range,
+)
 from captum_pse.visualization import plot_masking
 
 
@@ -203,6 +209,21 @@ def test_other_modes_use_the_natural_range(mode):
     # Six units at their mean give 1.5, at their largest 3.
     assert row["attacked"] == (1 if mode == "clamp" else 0)
     assert math.isnan(curves.rows[-1]["attacked_low"])
+
+
+def test_joined_saved_and_loaded(tmp_path):
+    model = Voting(torch.arange(6.0)).eval()
+    pairs = AdversarialPair(torch.zeros(3, 6), torch.rand(3, 6), 0, 1)
+    rankings = {"up": torch.arange(6.0), "down": -torch.arange(6.0)}
+    whole = evaluate_masking(model, pairs, "units", rankings, [0, 2, 5], seeds=[0, 1])
+    parts = [
+        evaluate_masking(model, pairs, "units", rankings, counts, seeds=[0, 1])
+        for counts in ([5, 0], [2])
+    ]
+    joined = MaskingCurves.join(parts)
+    assert vars(joined) == vars(whole)
+    whole.save(tmp_path / "m.safetensors")
+    assert vars(MaskingCurves.load(tmp_path / "m.safetensors")) == vars(whole)
 
 
 def test_training_mode_is_refused():

@@ -7,8 +7,10 @@
 - ``tasks``: work in pieces that are shared among processes and kept
 - ``stages``: what is done after what
 - ``run``: all of it, into one folder
+- ``result``: what comes back, and is read from such a folder
 """
 
-from captum_pse.studies.run import Study, study
+from captum_pse.studies.result import Study
+from captum_pse.studies.run import study
 
 __all__ = ["Study", "study"]

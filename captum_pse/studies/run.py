@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
@@ -21,24 +20,11 @@ from captum_pse.dissection import ConceptDataset
 from captum_pse.explain import check_pairs
 from captum_pse.groups import image_mask
 from captum_pse.pair import AdversarialPair
+from captum_pse.studies.result import FORMAT, OfAll, Study
 from captum_pse.studies.stages import Stages
-from captum_pse.studies.tables import Row, Tables
 
 #: The folder of partial results, inside that of the results.
 PARTIAL = ".study-partial"
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """What the study found, as tables: lists of dicts, one a row.
-
-    Attributes:
-        tables (dict[str, list[dict]]): By the name of the file.
-        manifest (dict): Versions, seed, settings and digests of what came in.
-    """
-
-    tables: Tables
-    manifest: Row
 
 
 def study(
@@ -151,7 +137,7 @@ def study(
         model, attacks, mask, chosen, told, concepts, Path(out) / PARTIAL, show_progress
     )
     tables = run.tables()
-    found = Study(plain(tables), plain(run.manifest()))
+    found = Study(plain(tables), plain({"format": FORMAT, **run.manifest()}))
     if rank_and_size()[0] == 0:
         _write(found, run, Path(out))
         shutil.rmtree(Path(out) / PARTIAL)
@@ -160,13 +146,7 @@ def study(
 
 
 def _write(found: Study, run: Stages, out: Path) -> None:
-    from captum_pse.visualization import (
-        plot_interpretability,
-        plot_masking,
-        plot_refinement_curves,
-        plot_relation,
-        plot_types,
-    )
+    from captum_pse.visualization import plot_masking, plot_relation
 
     with atomic_results(out) as folder:
         write_json(
@@ -178,14 +158,7 @@ def _write(found: Study, run: Stages, out: Path) -> None:
         for name, rows in found.tables.items():
             if rows:
                 write_csv(folder / f"tables/{name}.csv", rows)
-        tables = found.tables
-        figures = {
-            "types": plot_types(tables["types"]),
-            "refinement": plot_refinement_curves(tables["refinement"]),
-            "interpretability": plot_interpretability(
-                tables["interpretability"], tables["correlation"]
-            ),
-        }
+        figures = {name: found.plot(name) for name in get_args(OfAll)}
         for attack, curves in run.masking.items():
             title = f"{attack}, {len(run.good[attack])} pairs"
             figures[f"masking-{file_name(attack)}"] = plot_masking(curves, title=title)

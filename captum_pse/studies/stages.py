@@ -32,8 +32,6 @@ from captum_pse.unit_sensitivity import UnitSensitivity
 PARTS = (0, 0.1, 0.2, 0.4)
 #: Which of them the findings look at, fixed before anything is seen.
 PART = 0.1
-#: In which order.
-RANKED = ("sensitive", "interpretable", "least sensitive", "random")
 
 
 class Stages:
@@ -213,15 +211,21 @@ class Stages:
         )
 
         def record(name: str, layer: UnitSensitivity, count: int) -> Row:
-            rankings = {"sensitive": layer.mean, "least sensitive": -layer.mean}
+            rankings = {"sensitive": layer.mean}
             if self.concepts is not None:
                 rankings["interpretable"] = self.dissection.best(layer.layer)[0]
+            rankings["least sensitive"] = -layer.mean
             curves = evaluate_masking(
-                self.model, self.good[name], layer.layer, rankings, [count],
-                seeds=range(seed, seed + 3), attack=attack, batch_size=batch,
-            )  # fmt: skip
-            outcomes = {key[0]: values for key, values in curves.outcomes.items()}
-            return {"rows": curves.rows, "outcomes": outcomes}
+                self.model,
+                self.good[name],
+                layer.layer,
+                rankings,
+                [count],
+                seeds=range(seed, seed + 3),
+                attack=attack,
+                batch_size=batch,
+            )
+            return curves.to_record()
 
         counts = {
             layer.layer: sorted({units_in(part, len(layer)) for part in PARTS})
@@ -238,21 +242,11 @@ class Stages:
         found = self._do("masking", tasks, run)
         return {
             name: [
-                MaskingCurves(
-                    layer.layer,
-                    sorted(
-                        (
-                            row
-                            for count in counts[layer.layer]
-                            for row in found[name, k, count]["rows"]
-                        ),
-                        key=lambda row: RANKED.index(row["masked"]),
-                    ),
-                    {
-                        (ranking, count): values
+                MaskingCurves.join(
+                    [
+                        MaskingCurves.of_record(found[name, k, count])
                         for count in counts[layer.layer]
-                        for ranking, values in found[name, k, count]["outcomes"].items()
-                    },
+                    ]
                 )
                 for k, layer in enumerate(layers)
             ]

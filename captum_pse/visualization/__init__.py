@@ -20,6 +20,7 @@ from captum_pse.visualization.study import (
 from captum_pse.visualization.units import (
     plot_masking,
     plot_relation,
+    plot_sensitivity,
     plot_unit_changes,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "plot_refinements",
     "plot_regions",
     "plot_relation",
+    "plot_sensitivity",
     "plot_types",
     "plot_unit_changes",
     "plot_units",

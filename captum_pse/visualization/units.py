@@ -9,6 +9,7 @@ import numpy as np
 from captum_pse.relation import Relation
 from captum_pse.unit_decomposition import UnitDecomposition, unit_norm
 from captum_pse.unit_masking import SHARES, MaskingCurves
+from captum_pse.unit_sensitivity import UnitSensitivity
 from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import existing, headline, to_numpy
 from captum_pse.visualization.pixels import COLORS
@@ -62,6 +63,49 @@ def plot_unit_changes(
     ax.legend(fontsize=8)
     text = headline(result.labels, example, class_names, title)
     ax.set_title(text, fontsize=10, parse_math=False)
+    return figure
+
+
+def plot_sensitivity(
+    result: UnitSensitivity, *, most: int = 30, title: str | None = None
+) -> Figure:
+    """The mean sensitivity of the units that move most, beside that to noise.
+
+    Bars are means over pairs, in activation units, with 95 % confidence intervals; a
+    dash is the mean size under noise of the perturbation's size.
+
+    Args:
+        result (UnitSensitivity): Of any layer.
+        most (int, optional): How many units to draw at most; the axis says how many
+            there are. Default: 30
+        title (str, optional): Above the figure. Default: None
+
+    Raises:
+        ValueError: ``most`` is not positive.
+    """
+    if most < 1:
+        raise ValueError(f"most: got {most}, want at least 1")
+    mean, control = to_numpy(result.mean), to_numpy(result.control)
+    low, high = (to_numpy(side) for side in result.interval())
+    order = np.argsort(-np.abs(mean), kind="stable")[:most]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    ax = figure.subplots()
+    place = np.arange(len(order))
+    reach = np.stack([mean - low, high - mean])[:, order]
+    ax.bar(place, mean[order], yerr=None if np.isnan(reach).any() else reach,
+           color=COLORS["promotion"], error_kw={"linewidth": 0.8},
+           label="under the attack")  # fmt: skip
+    ax.scatter(place, control[order], marker="_", s=60, color="black", zorder=3,
+               label="under noise of the same size")  # fmt: skip
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_xticks(place, [str(k) for k in order], fontsize=7, rotation=90)
+    ax.set_xlabel(
+        f"unit of {result.layer}, the {len(order)} of {len(mean)} that move most"
+    )
+    ax.set_ylabel(f"mean sensitivity ({result.norm}), {result.n} pairs")
+    ax.legend(fontsize=8)
+    if title is not None:
+        ax.set_title(title, fontsize=10, parse_math=False)
     return figure
 
 

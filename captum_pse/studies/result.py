@@ -1,0 +1,81 @@
+"""What the study found, as it is written and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from captum_pse._results import check_format
+from captum_pse.studies.tables import Row, Tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The figures that are of all attacks.
+OfAll: TypeAlias = Literal["types", "refinement", "interpretability"]
+
+#: Of the manifest, checked when it is read.
+FORMAT = "captum_pse.Study/1"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study:
+    """What the study found, as tables: lists of dicts, one a row.
+
+    Attributes:
+        tables (dict[str, list[dict]]): By the name of the file.
+        manifest (dict): Versions, seed, settings and digests of what came in.
+    """
+
+    tables: Tables
+    manifest: Row
+
+    @classmethod
+    def load(cls, out: str | Path) -> Study:
+        """Reads what :func:`study` wrote into a folder.
+
+        Raises:
+            FileNotFoundError: It holds no ``study.json``.
+            ValueError: That is damaged, or of another format, which the message says.
+        """
+        path = Path(out) / "study.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"out: there is no file {path}")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            study = cls(found["tables"], found["manifest"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"out: {path} is damaged ({error})") from error
+        check_format("out", path, study.manifest, FORMAT)
+        return study
+
+    def __repr__(self) -> str:
+        attacks = [row["attack"] for row in self.tables["attacks"]]
+        return f"Study({', '.join(map(repr, attacks))})"
+
+    def summary(self) -> list[Row]:
+        """The findings: one row for each, with its verdict."""
+        return self.tables["findings"]
+
+    def plot(self, name: OfAll) -> Figure:
+        """One of the figures that are of all attacks."""
+        from captum_pse.visualization import (
+            plot_interpretability,
+            plot_refinement_curves,
+            plot_types,
+        )
+
+        tables = self.tables
+        if name == "types":
+            return plot_types(tables["types"])
+        if name == "refinement":
+            return plot_refinement_curves(tables["refinement"])
+        if name == "interpretability":
+            return plot_interpretability(
+                tables["interpretability"], tables["correlation"]
+            )
+        raise ValueError(
+            f"name: got {name!r}, want 'types', 'refinement' or 'interpretability'"
+        )
