@@ -75,7 +75,11 @@ def _own(args: argparse.Namespace) -> int:
             pairs = read_labels(args.labels, *images)
         else:
             pairs, unmoved = label_by_predictions(
-                loaded.forward_func, *images, batch=args.batch, device=args.device
+                loaded.forward_func,
+                *images,
+                batch=args.batch,
+                device=args.device,
+                show_progress=True,
             )
     settings = {
         "model": args.model,

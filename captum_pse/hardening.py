@@ -121,7 +121,9 @@ def harden(
     if not 0 <= max_loss <= 1:
         raise ValueError(f"max_loss: got {max_loss}, want 0 to 1")
     _check_apart(pairs, judge)
-    moved = DissectionSensitivity(model, [layer]).over(pairs, batch_size=batch_size)
+    moved = DissectionSensitivity(model, [layer]).over(
+        pairs, batch_size=batch_size, show_progress=show_progress
+    )
     ranking = moved[0].mean
     if counts is None:
         counts = [units_in(part, len(ranking)) for part in PARTS]

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from captum_pse._files import atomic_path
 from captum_pse._forward import first_scores
@@ -192,6 +193,7 @@ def label_by_predictions(
     *,
     batch: int = 16,
     device: str = "cpu",
+    show_progress: bool = False,
 ) -> tuple[AdversarialPair, list[str]]:
     """The pairs with the labels that the model gives to their two sides.
 
@@ -208,7 +210,9 @@ def label_by_predictions(
         torch.cat(
             [
                 predicted_index(name, first_scores(model, (part.to(device),)))[:, 0]
-                for part in images.split(batch)
+                for part in tqdm(
+                    images.split(batch), f"predicting {name}", disable=not show_progress
+                )
             ]
         ).cpu()
         for name, images in (("true_label", natural), ("attack_label", adversarial))

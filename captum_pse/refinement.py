@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_pse._forward import ForwardFunc, run_forward
 from captum_pse._pair_pass import score_pair
@@ -137,6 +138,7 @@ def refine(
     fractions: Sequence[float] = FRACTIONS,
     feature_mask: Tensor | tuple[Tensor, ...] | None = None,
     additional_forward_args: Any = None,
+    show_progress: bool = False,
 ) -> Refinement:
     r"""Keeps a perturbation on the groups with the largest scores, and on no others.
 
@@ -157,6 +159,7 @@ def refine(
             :class:`captum_pse.PromotionSuppression`. Default: None
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the
             inputs. Default: None
+        show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Raises:
         TypeError, ValueError: An argument does not fit; the message names it.
@@ -187,10 +190,19 @@ def refine(
     ranks = _ranks(groups.means(_like_inputs(scores, xs), xs), sizes)
     n_groups = (sizes > 0).sum(dim=1, keepdim=True)
 
+    halvings = (int(n_groups.max()) - 1).bit_length()
+    passes = tqdm(
+        total=len(wanted) + 1 + halvings,
+        desc="refining",
+        unit="pass",
+        disable=not show_progress,
+    )
+
     def predictions(counts: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         kept = _kept(xs, naturals, groups, ranks < counts)
         # A copy: the model may overwrite what it is given.
         said = run_forward(forward_func, tuple(x.clone() for x in kept), args)
+        passes.update()
         return kept, predicted_class(said, labels.target)
 
     reaches, leaves, norms = [], [], []
@@ -209,6 +221,9 @@ def refine(
         succeeds = succeeds.to(high.device)
         high = torch.where(succeeds, middle, high)
         low = torch.where(succeeds, low, middle)
+    # Halving may end one pass early.
+    passes.update(passes.total - passes.n)
+    passes.close()
     smallest = (high / n_groups).squeeze(1)
     return Refinement(
         inputs=xs,

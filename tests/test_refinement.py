@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,24 @@ from captum_pse.refinement import join
 from captum_pse.visualization import plot_refinements
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
+
+
+@pytest.mark.parametrize("cell", [1, 2, 3, 6])
+def test_the_bar_counts_the_passes(cell, make_case, capsys):
+    case = make_case(3)
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        return case.model(x)
+
+    refine(
+        model, case.adversarial, case.natural, 1, 2, scores=torch.randn(3, 1, 6, 6),
+        feature_mask=grid_mask((6, 6), cell=cell), show_progress=True,
+    )  # fmt: skip
+    # Two passes are those of the labels, and halving may end one early.
+    total = int(re.findall(r"(\d+)/(\d+) ", capsys.readouterr().err)[-1][1])
+    assert total - 1 <= len(calls) - 2 <= total
 
 
 @pytest.mark.parametrize("per_example", [False, True])
