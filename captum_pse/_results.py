@@ -54,6 +54,9 @@ class SavedResult(ABC):
     def load(cls: type[Saved], path: str | os.PathLike[str]) -> Saved:
         """Reads what :meth:`save` wrote.
 
+        Returns:
+            *The class*: With the same numbers, on the CPU.
+
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: It is not a file of :meth:`save`, of a later format, or damaged.

@@ -44,8 +44,10 @@ class AdversarialCAM(LayerAttribution):
       global average pool of the layer. Needs no gradient.
     - ``"gradcam"`` (Selvaraju et al. 2017): the mean over positions of the gradient of
       the score of c by ``A_k``.
-    - ``"gradcam++"`` (Chattopadhay et al. 2018): equation 19 there; see
-      :func:`captum_pse._class_maps.gradcam_plus_plus`.
+    - ``"gradcam++"`` (Chattopadhay et al. 2018): ``sum_ij alpha_ij max(g_ij, 0)``, with
+      g the gradient of the score of c by ``A_k`` and ``alpha_ij = g_ij^2 / (2 g_ij^2 +
+      g_ij^3 sum(A_k))``, 0/0 = 0: equation 19 there, for a score that is piecewise
+      linear in ``A``, without the factor that all units share.
 
     One pass over ``x0`` and ``x'`` together, and two gradients at the layer, give all
     four. The model is left as it is; gradients need neither the caller's grad mode nor

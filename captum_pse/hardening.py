@@ -53,7 +53,7 @@ class Hardened:
         return f"Hardened({len(self.units)} units of {self.layer!r} masked)"
 
     def summary(self) -> list[dict[str, Any]]:
-        """Rows of :attr:`judged`: clean accuracy, accuracy under the stored pairs and
+        """Rows of ``judged``: clean accuracy, accuracy under the stored pairs and
         under the new attack, of the model as it was, of the masked one, and with as
         many units masked at random."""
         return self.judged.rows

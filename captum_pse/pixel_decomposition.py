@@ -70,12 +70,14 @@ class PixelDecomposition(SavedResult):
 
     @property
     def promotion(self) -> Tensor:
-        """What erasing a group takes from the attack label: ``(N, n)``, at least 0."""
+        """``(N, n)``, at least 0: ``max(Z(x')_t - Z(x'_i)_t, 0)``, what erasing a
+        group takes from the attack label."""
         return self.promotion_change.clamp(min=0)
 
     @property
     def suppression(self) -> Tensor:
-        """What erasing a group gives back to the true label: ``(N, n)``, at least 0."""
+        """``(N, n)``, at least 0: ``max(Z(x'_i)_t0 - Z(x')_t0, 0)``, what erasing a
+        group gives back to the true label."""
         return self.suppression_change.clamp(min=0)
 
     @property

@@ -38,8 +38,8 @@ def refine_pairs(
     """Keeps each perturbation on part of its pixel groups, ranked in four ways.
 
     By ``effect`` (:class:`captum_pse.PromotionSuppression`), by ``|delta|``, by ``CAM``
-    (the map of the attack label on the adversarial image, :class:`AdversarialCAM`), and
-    at ``random`` (seed 0), to compare with.
+    (the map of the attack label on the adversarial image,
+    :class:`captum_pse.AdversarialCAM`), and at ``random`` (seed 0), to compare with.
 
     Puts into ``out``, all at once when all is done: ``refinement.csv``, one row for
     each ranking and fraction; ``refinement.png``; and ``refinement.json``, with the
