@@ -53,8 +53,10 @@ class AdversarialCAM(LayerAttribution):
     four. The model is left as it is; gradients need neither the caller's grad mode nor
     trainable parameters. Several threads can use one model at a time.
 
-    Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
-    Suppression", arXiv:1904.02057.
+    Sources: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057; of the maps, Zhou et al., "Learning Deep Features
+    for Discriminative Localization", CVPR 2016; Selvaraju et al., "Grad-CAM", ICCV
+    2017; Chattopadhay et al., "Grad-CAM++", WACV 2018.
 
     Args:
         forward_func (Callable): The model, in evaluation mode, or a function around it
@@ -82,8 +84,14 @@ class AdversarialCAM(LayerAttribution):
         >>> from captum_pse.demo import load_model, make_pairs
         >>> model = load_model()
         >>> method = AdversarialCAM(model, "features.conv5")
-        >>> method.attribute(*make_pairs(2), component="suppression").shape
+        >>> pair = make_pairs(2)
+        >>> suppression = method.attribute(*pair, component="suppression")
+        >>> suppression.shape
         torch.Size([2, 1, 64, 64])
+        >>> before = method.attribute(*pair, component="natural_true")
+        >>> after = method.attribute(*pair, component="adversarial_true")
+        >>> torch.equal(suppression, before - after)
+        True
     """
 
     def __init__(
@@ -113,6 +121,7 @@ class AdversarialCAM(LayerAttribution):
         self.head = head
 
     def get_name(self) -> str:
+        """What Captum calls the method."""
         return "AdversarialCAM"
 
     @log_usage()
@@ -133,9 +142,10 @@ class AdversarialCAM(LayerAttribution):
                 ``(N, ...)``, floating point.
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
-            target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
-                and ``t0``, as for :class:`captum_pse.PromotionSuppression`.
-                Default: None
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
+                for :class:`captum_pse.PromotionSuppression`. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise. Default: None
             component (str, optional): ``"promotion"``, ``"suppression"``,
                 ``"natural_true"`` (F(x0, t0)), ``"adversarial_true"`` (F(x', t0)),
                 ``"natural_attack"`` (F(x0, t)) or ``"adversarial_attack"`` (F(x', t)).
