@@ -137,7 +137,7 @@ class PromotionSuppression(PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """True: attributions are changes of the score, as Captum means it."""
+        """Always True; attributions are changes of the score, as Captum means it."""
         return True
 
     def get_name(self) -> str:

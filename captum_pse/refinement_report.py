@@ -45,14 +45,10 @@ def refine_pairs(
     each ranking and fraction; ``refinement.png``; and ``refinement.json``, with the
     smallest fraction of each pair and the versions and settings.
 
-    Args:
-        As :func:`captum_pse.explain.explain`.
+    Args and Raises: as :func:`captum_pse.explain.explain`.
 
     Returns:
         *dict[str, Refinement]*: By the name of the ranking.
-
-    Raises:
-        ValueError: As :func:`captum_pse.explain.explain`.
     """
     from tqdm.auto import tqdm
 
