@@ -188,7 +188,8 @@ class AdversarialCAM(LayerAttribution):
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            *RegionDecomposition*, or a list of them for several layers.
+            :class:`captum_pse.RegionDecomposition`, or a list of them for several
+            layers.
 
         Examples::
 

@@ -154,7 +154,7 @@ class DissectionSensitivity(LayerAttribution):
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            *UnitDecomposition*, or a list of them for several layers.
+            :class:`captum_pse.UnitDecomposition`, or a list of them for several layers.
 
         Examples::
 
@@ -246,7 +246,7 @@ class DissectionSensitivity(LayerAttribution):
                 Default: False
 
         Returns:
-            *UnitSensitivity*, or a list of them for several layers.
+            :class:`captum_pse.UnitSensitivity`, or a list of them for several layers.
 
         Raises:
             TypeError, ValueError: ``batch_size`` is not positive, there is no such

@@ -160,8 +160,8 @@ class PairedAttribution(Attribution):
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            *RegionDecomposition*, or a tuple of them where the method returns a tuple:
-            one for each input.
+            :class:`captum_pse.RegionDecomposition`, or a tuple of them where the method
+            returns a tuple: one for each input.
 
         Examples::
 

@@ -1,8 +1,9 @@
-"""Shows what a function returns, where its docstring leaves that to the annotation."""
+"""Shows what functions return: as text of the signature, or as a link."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -27,6 +28,17 @@ def add_returned(
     return signature, annotation
 
 
+def link_returned(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Makes a type of a Returns section, ``*Refinement*``, a reference."""
+    for i, line in enumerate(lines):
+        if found := re.fullmatch(r":rtype: \*([\w.]+(?:\[[\w., ]+\])?)\*", line):
+            lines[i] = f":rtype: {found[1]}"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-signature", add_returned)
+    # After napoleon, which makes fields of the sections.
+    app.connect("autodoc-process-docstring", link_returned, priority=900)
     return {"parallel_read_safe": True}
