@@ -59,7 +59,8 @@ class PromotionSuppression(PerturbationAttribution):
     elastic-net attack.
 
     Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
-    Suppression", arXiv:1904.02057.
+    Suppression", arXiv:1904.02057; of integrated gradients, Sundararajan et al.,
+    "Axiomatic Attribution for Deep Networks", arXiv:1703.01365.
 
     Args:
         forward_func (Callable): The model, or any function that returns the scores of

@@ -185,6 +185,8 @@ def refine(
     group's id. At fraction f, ``ceil(f n)`` of an example's n groups keep ``x'``, and
     everything else, features in no group too, is ``x0``.
 
+    Source: Xu et al., arXiv:1904.02057.
+
     Args:
         forward_func (Callable): As for :class:`captum_pse.PromotionSuppression`.
         inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, ``(N, ...)``.

@@ -104,6 +104,9 @@ def relate(
     Its p-value permutes what is left of x; both are two-sided. Signed sensitivities
     (of the norm ``"mean"``) count by their size.
 
+    Source: Xu et al., arXiv:1904.02057, asks the question; detectors and IoU are those
+    of Bau et al., "Network Dissection", CVPR 2017.
+
     Args:
         sensitivity (UnitSensitivity or sequence): Of some layers of the dissection.
         dissection (Dissection): Of the same model.

@@ -44,7 +44,13 @@ myst_heading_anchors = 3
 # Types stand in the docstrings, with what they are for; signatures show names and
 # defaults. ``returned`` adds what a method without a Returns section returns.
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    # Of Captum's base classes; there is nothing behind them here.
+    "exclude-members": "attribute_future, compute_convergence_delta, "
+    "has_convergence_delta",
+}
 # What other packages say of a method that ours has without a word is not ours to check.
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88
