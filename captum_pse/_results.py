@@ -40,6 +40,12 @@ class SavedResult(ABC):
 
         The file's metadata hold the versions and settings as JSON. The folder is made
         where it is missing.
+
+        Args:
+            path (str or Path): The file; any ending.
+
+        Raises:
+            OSError: It cannot be written.
         """
         from safetensors.torch import save_file
 
@@ -53,6 +59,12 @@ class SavedResult(ABC):
     @classmethod
     def load(cls: type[Saved], path: str | os.PathLike[str]) -> Saved:
         """Reads what :meth:`save` wrote.
+
+        Args:
+            path (str or Path): The file.
+
+        Returns:
+            *The class*: With the same numbers, on the CPU.
 
         Raises:
             FileNotFoundError: There is no such file.

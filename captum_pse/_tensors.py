@@ -40,7 +40,8 @@ def check_tensors(
     """Both sides of a pair as tuples of tensors that belong together.
 
     Args:
-        adversarial, natural (Tensor or tuple[Tensor, ...]): The pair.
+        adversarial (Tensor or tuple[Tensor, ...]): The one side of the pair.
+        natural (Tensor or tuple[Tensor, ...]): The other.
         names (tuple[str, str], optional): What messages call the two.
         share_natural (bool, optional): Whether one natural example may stand against
             many adversarial ones. Default: False

@@ -44,15 +44,19 @@ class AdversarialCAM(LayerAttribution):
       global average pool of the layer. Needs no gradient.
     - ``"gradcam"`` (Selvaraju et al. 2017): the mean over positions of the gradient of
       the score of c by ``A_k``.
-    - ``"gradcam++"`` (Chattopadhay et al. 2018): equation 19 there; see
-      :func:`captum_pse._class_maps.gradcam_plus_plus`.
+    - ``"gradcam++"`` (Chattopadhay et al. 2018): ``sum_ij alpha_ij max(g_ij, 0)``, with
+      g the gradient of the score of c by ``A_k`` and ``alpha_ij = g_ij^2 / (2 g_ij^2 +
+      g_ij^3 sum(A_k))``, 0/0 = 0: equation 19 there, for a score that is piecewise
+      linear in ``A``, without the factor that all units share.
 
     One pass over ``x0`` and ``x'`` together, and two gradients at the layer, give all
     four. The model is left as it is; gradients need neither the caller's grad mode nor
     trainable parameters. Several threads can use one model at a time.
 
-    Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
-    Suppression", arXiv:1904.02057.
+    Sources: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057; of the maps, Zhou et al., "Learning Deep Features
+    for Discriminative Localization", CVPR 2016; Selvaraju et al., "Grad-CAM", ICCV
+    2017; Chattopadhay et al., "Grad-CAM++", WACV 2018.
 
     Args:
         forward_func (Callable): The model, in evaluation mode, or a function around it
@@ -80,8 +84,14 @@ class AdversarialCAM(LayerAttribution):
         >>> from captum_pse.demo import load_model, make_pairs
         >>> model = load_model()
         >>> method = AdversarialCAM(model, "features.conv5")
-        >>> method.attribute(*make_pairs(2), component="suppression").shape
+        >>> pair = make_pairs(2)
+        >>> suppression = method.attribute(*pair, component="suppression")
+        >>> suppression.shape
         torch.Size([2, 1, 64, 64])
+        >>> before = method.attribute(*pair, component="natural_true")
+        >>> after = method.attribute(*pair, component="adversarial_true")
+        >>> torch.equal(suppression, before - after)
+        True
     """
 
     def __init__(
@@ -111,6 +121,7 @@ class AdversarialCAM(LayerAttribution):
         self.head = head
 
     def get_name(self) -> str:
+        """What Captum calls the method."""
         return "AdversarialCAM"
 
     @log_usage()
@@ -131,9 +142,10 @@ class AdversarialCAM(LayerAttribution):
                 ``(N, ...)``, floating point.
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
-            target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
-                and ``t0``, as for :class:`captum_pse.PromotionSuppression`.
-                Default: None
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
+                for :class:`captum_pse.PromotionSuppression`. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise. Default: None
             component (str, optional): ``"promotion"``, ``"suppression"``,
                 ``"natural_true"`` (F(x0, t0)), ``"adversarial_true"`` (F(x', t0)),
                 ``"natural_attack"`` (F(x0, t)) or ``"adversarial_attack"`` (F(x', t)).
@@ -176,7 +188,8 @@ class AdversarialCAM(LayerAttribution):
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            *RegionDecomposition*, or a list of them for several layers.
+            :class:`captum_pse.RegionDecomposition`, or a list of them for several
+            layers.
 
         Examples::
 

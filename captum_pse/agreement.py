@@ -33,6 +33,19 @@ class Agreement:
         overlap (Tensor): ``(N, M, M)``, the share of one method's strongest groups that
             are among the other's, in [0, 1]. Both are NaN for an example with fewer
             than two groups.
+
+    Examples::
+
+        >>> from captum.attr import Saliency
+        >>> from captum_pse import PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, (x, x0, t, t0) = load_model(), make_pairs(2)
+        >>> effect = PromotionSuppression(model).attribute(x, x0, t, t0)
+        >>> saliency = Saliency(model).attribute(x.clone().requires_grad_(), t)
+        >>> result = agreement({"PSE": effect, "saliency": saliency})
+        >>> (row,) = result.summary()
+        >>> row["method"], row["other"], 0 < row["rank_correlation"] < 1
+        ('PSE', 'saliency', True)
     """
 
     names: tuple[str, ...]
@@ -47,7 +60,12 @@ class Agreement:
         return f"Agreement({len(self)} example(s), {', '.join(self.names)})"
 
     def summary(self) -> list[dict[str, Any]]:
-        """One record for each two methods: means over the examples, without NaN."""
+        """One record for each two methods: means over the examples, without NaN.
+
+        Returns:
+            *list[dict]*: ``method``, ``other``, ``rank_correlation`` and
+            ``top_<top>_overlap``.
+        """
         columns = {
             "rank_correlation": self.rank_correlation.nanmean(0).tolist(),
             f"top_{self.top}_overlap": self.overlap.nanmean(0).tolist(),
@@ -65,7 +83,11 @@ class Agreement:
 
     def plot(self, **options: Any) -> Figure:
         """Both as matrices, means over the examples; see
-        :func:`captum_pse.visualization.plot_agreement`."""
+        :func:`captum_pse.visualization.plot_agreement`.
+
+        Args:
+            **options: Passed to that function.
+        """
         from captum_pse.visualization import plot_agreement
 
         return plot_agreement(self, **options)
@@ -91,6 +113,10 @@ def agreement(
             :class:`captum_pse.PromotionSuppression`. Default: None
         top (int, optional): How many groups to compare by overlap; an example with
             fewer compares all. Default: 20
+
+    Returns:
+        *Agreement*: With ``.rank_correlation``, ``.overlap``, ``.summary()`` and
+        ``.plot()``.
 
     Raises:
         TypeError, ValueError: An argument does not fit; the message names it.

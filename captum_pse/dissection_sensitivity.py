@@ -62,8 +62,13 @@ class DissectionSensitivity(LayerAttribution):
 
         >>> from captum_pse.demo import load_model, make_pairs
         >>> method = DissectionSensitivity(load_model(), "features.conv4")
-        >>> method.attribute(*make_pairs(2), component="promotion").shape
+        >>> pair = make_pairs(2)
+        >>> change = method.attribute(*pair)
+        >>> change.shape
         torch.Size([2, 96, 8, 8])
+        >>> promotion = method.attribute(*pair, component="promotion")
+        >>> torch.equal(promotion, change.clamp(min=0))
+        True
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class DissectionSensitivity(LayerAttribution):
         self.channel_dim = channel_dim
 
     def get_name(self) -> str:
+        """What Captum calls the method."""
         return "DissectionSensitivity"
 
     @log_usage()
@@ -103,10 +109,12 @@ class DissectionSensitivity(LayerAttribution):
                 ``(N, ...)``, floating point.
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
-            target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
-                and ``t0``, as for :class:`captum_pse.PromotionSuppression`. The change
-                does not depend on them, but the result records them; predictions may
-                agree. Default: None
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
+                for :class:`captum_pse.PromotionSuppression`. The change does not depend
+                on labels, but the result records them; predictions may agree.
+                Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise. Default: None
             component (str, optional): ``"change"``, ``"promotion"`` or
                 ``"suppression"``. Default: ``"change"``
             additional_forward_args (Any, optional): Passed to ``forward_func`` after
@@ -146,7 +154,7 @@ class DissectionSensitivity(LayerAttribution):
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            *UnitDecomposition*, or a list of them for several layers.
+            :class:`captum_pse.UnitDecomposition`, or a list of them for several layers.
 
         Examples::
 
@@ -172,8 +180,37 @@ class DissectionSensitivity(LayerAttribution):
         relative: bool = False,
         additional_forward_args: Any = None,
     ) -> Any:
-        """How much each unit moves in each pair: ``(N, K)``, or a list for several
-        layers; see :meth:`captum_pse.UnitDecomposition.sensitivity`."""
+        """How much each unit moves in each pair.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, ``(N, ...)``.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, likewise.
+            target (int, tuple, list or Tensor, optional): As for :meth:`attribute`.
+                Default: None
+            true_target (int, tuple, list or Tensor, optional): Likewise. Default: None
+            norm (str, optional): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
+                Default: ``"l2"``
+            relative (bool, optional): Likewise. Default: False
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after
+                the inputs. Default: None
+
+        Returns:
+            *Tensor* or *list[Tensor]*: ``(N, K)``, in activation units, at least 0 but
+            for the norm ``"mean"``; a list for several layers.
+
+        Raises:
+            TypeError, ValueError: There is no such norm, or as :meth:`attribute`.
+
+        Examples::
+
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = DissectionSensitivity(load_model(), "features.conv4")
+            >>> pair = make_pairs(2)
+            >>> moved = method.unit_sensitivity(*pair, norm="linf")
+            >>> largest = method.attribute(*pair).abs().amax(dim=(2, 3))
+            >>> torch.allclose(moved, largest)
+            True
+        """
         results = self._decompose(
             inputs, baselines, target, true_target, additional_forward_args
         )
@@ -199,7 +236,7 @@ class DissectionSensitivity(LayerAttribution):
 
         Args:
             pairs (AdversarialPair): Any number of pairs.
-            norm (str, optional): See :meth:`UnitDecomposition.sensitivity`.
+            norm (str, optional): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
                 Default: ``"l2"``
             batch_size (int, optional): How many pairs one pass holds. Default: 16
             seed (int, optional): Of the noise. Default: 0
@@ -209,7 +246,22 @@ class DissectionSensitivity(LayerAttribution):
                 Default: False
 
         Returns:
-            *UnitSensitivity*, or a list of them for several layers.
+            :class:`captum_pse.UnitSensitivity`, or a list of them for several layers.
+
+        Raises:
+            TypeError, ValueError: ``batch_size`` is not positive, there is no such
+                norm, there are fewer batches than processes, or the model does not take
+                the pairs.
+
+        Examples::
+
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = DissectionSensitivity(load_model(), ["features.conv4"])
+            >>> (moved,) = method.over(make_pairs(4), batch_size=2)
+            >>> moved
+            UnitSensitivity(96 units of 'features.conv4', 4 pairs)
+            >>> bool((moved.against_control > 1).all())
+            True
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, want 1 or more")

@@ -77,10 +77,17 @@ def grid_mask(
 
 
 def channel_mask(inputs: Tensor) -> Tensor:
-    """A feature mask with one group for each channel of ``inputs`` (N, C, ...).
+    """A feature mask with one group for each channel.
+
+    Args:
+        inputs (Tensor): Shape ``(N, C, ...)``; what is in them does not matter.
 
     Returns:
-        *Tensor*: int64, shape ``(1, C, 1, ...)``, on the device of ``inputs``.
+        *Tensor*: int64, shape ``(1, C, 1, ...)``, ids 0 to C - 1, on the device of
+        ``inputs``.
+
+    Raises:
+        ValueError: The inputs have no channels.
 
     Examples::
 
@@ -100,9 +107,11 @@ def superpixel_mask(
 ) -> Tensor:
     """A feature mask of superpixels (SLIC), one for each image.
 
-    Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods",
-    PAMI 2012, as ``skimage.segmentation.slic`` computes it. Pass the natural images, so
-    that the groups are regions of what the attack started from.
+    Pass the natural images, so that the groups are regions of what the attack started
+    from.
+
+    Source: Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel
+    Methods", PAMI 2012, as ``skimage.segmentation.slic`` computes it.
 
     Args:
         images (Tensor): Shape ``(N, C, H, W)`` with values in [0, 1]; three channels
@@ -118,6 +127,13 @@ def superpixel_mask(
     Raises:
         ImportError: scikit-image is not installed (extra ``superpixels``).
         ValueError: ``images`` is not a batch of images.
+
+    Examples::
+
+        >>> from captum_pse.demo import make_pairs
+        >>> mask = superpixel_mask(make_pairs(2).natural, n_segments=50)
+        >>> mask.shape, mask.amin(dim=(1, 2, 3)).tolist()
+        (torch.Size([2, 1, 64, 64]), [0, 0])
     """
     try:
         from skimage.segmentation import slic
@@ -149,6 +165,23 @@ def default_feature_mask(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     square cells a 14th of the longer side wide (16 px at 224 px, 2 px at 32 px, at
     least 1 px). Any other input ``(N, F)`` or ``(N, T, F)`` gets one group for each
     feature. No group is shared between two inputs.
+
+    Args:
+        inputs (tuple[Tensor, ...]): For their shapes and devices; one input is a tuple
+            of one.
+
+    Returns:
+        *tuple[Tensor, ...]*: int64, a mask for each input, shape ``(1, 1, H, W, ...)``
+        or ``(1, F)`` or ``(1, T, F)``; ids go on from one input to the next.
+
+    Examples::
+
+        >>> images, features = torch.zeros(8, 3, 224, 224), torch.zeros(8, 5)
+        >>> of_images, of_features = default_feature_mask((images, features))
+        >>> of_images.shape, int(of_images.max())
+        (torch.Size([1, 1, 224, 224]), 195)
+        >>> of_features
+        tensor([[196, 197, 198, 199, 200]])
     """
     masks, offset = [], 0
     for x in inputs:

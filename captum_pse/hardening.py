@@ -45,6 +45,21 @@ class Hardened:
         chosen (MaskingCurves): The numbers of units that were tried, on the pairs that
             the choice was made on: too good, since they were chosen from.
         judged (MaskingCurves): None masked, and the choice, on the other pairs.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pairs = load_model(), make_pairs(8)
+        >>> hardened = harden(
+        ...     model, "features.conv5", pairs.select(range(4)),
+        ...     pairs.select(range(4, 8)), counts=[2],
+        ... )
+        >>> before = hardened.summary()[0]
+        >>> before["units"], before["adversarial"]  # all attacks succeed on the model
+        (0, 0.0)
+        >>> masked = masked_copy(model, {hardened.layer: hardened.units})
+        >>> torch.equal(masked(pairs.natural), hardened.model(pairs.natural))
+        True
     """
 
     model: nn.Module
@@ -57,9 +72,14 @@ class Hardened:
         return f"Hardened({len(self.units)} units of {self.layer!r} masked)"
 
     def summary(self) -> list[dict[str, Any]]:
-        """Rows of :attr:`judged`: clean accuracy, accuracy under the stored pairs and
-        under the new attack, of the model as it was, of the masked one, and with as
-        many units masked at random."""
+        """The rows of ``judged``: of the model as it was, of the masked one, and with
+        as many units masked at random.
+
+        Returns:
+            *list[dict]*: See :class:`captum_pse.MaskingCurves`: ``clean`` accuracy,
+            ``adversarial`` under the stored pairs, ``fresh`` under the new attack, all
+            in [0, 1], with their intervals.
+        """
         return self.judged.rows
 
     def plot(self, **options: Any) -> Figure:
@@ -103,8 +123,12 @@ def harden(
         batch_size (int, optional): How many inputs one pass holds. Default: 16
         show_progress (bool, optional): Whether to show progress bars. Default: False
 
+    Returns:
+        *Hardened*: With ``.model``, ``.units`` and ``.summary()``.
+
     Raises:
-        TypeError, ValueError: ``judge`` shares an input with ``pairs``, or as
+        TypeError, ValueError: ``max_loss`` is out of range, ``judge`` shares an input
+            with ``pairs``, images are not in [0, 1] although ``attack`` is None, or as
             :func:`captum_pse.evaluate_masking`.
 
     Examples::
@@ -158,9 +182,22 @@ def masked_copy(
         units (mapping): By the layer's name, the numbers of its units, or a bool tensor
             ``(K,)``; units are counted in dimension 1 of its output ``(N, K, ...)``.
 
+    Returns:
+        *nn.Module*: A copy; it shares nothing with ``model``, which stays as it is.
+
     Raises:
         TypeError, ValueError: The model has no such layer, or units are no numbers from
             0 on. That a layer has so many units is checked when it runs.
+
+    Examples::
+
+        >>> from captum_pse import mask_units
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, natural = load_model(), make_pairs(2).natural
+        >>> masked = masked_copy(model, {"features.conv4": [0, 5]})
+        >>> with mask_units(model, {"features.conv4": [0, 5]}):
+        ...     torch.equal(model(natural), masked(natural))
+        True
     """
     changed = copy.deepcopy(model)
     # All of them before any is changed: one may be within another.

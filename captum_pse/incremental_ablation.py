@@ -61,8 +61,11 @@ class IncrementalAblation(PerturbationAttribution):
         >>> ablation = IncrementalAblation(load_model())
         >>> x, x0, attack_label, _ = make_pairs(2)
         >>> mask = grid_mask((64, 64), cell=8)
-        >>> ablation.attribute(x, x0, attack_label, feature_mask=mask).shape
-        torch.Size([2, 3, 64, 64])
+        >>> lost = ablation.attribute(x, x0, attack_label, feature_mask=mask)
+        >>> full = FeatureAblation(ablation.forward_func)
+        >>> same = full.attribute(x, x0, attack_label, feature_mask=mask)
+        >>> torch.allclose(lost, same, atol=1e-4)
+        True
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class IncrementalAblation(PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
+        """True, as of ``FeatureAblation``."""
         return True
 
     def get_name(self) -> str:
+        """What progress bars call the method."""
         return "Incremental Ablation"
 
     @log_usage()

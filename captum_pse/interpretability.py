@@ -15,14 +15,28 @@ PERCENTILE = 70.0
 class InterpretabilityScore:
     """The interpretability score of N perturbations on N maps.
 
+    Made by :func:`interpretability_score` and
+    :meth:`captum_pse.RegionDecomposition.interpretability`.
+
     Attributes:
         score (Tensor): ``(N,)``, ``||B o delta||_2 / ||delta||_2``, in [0, 1]; 0 where
             delta is 0 everywhere.
-        area (Tensor): ``(N,)``, the share of positions in the mask B.
+        area (Tensor): ``(N,)``, the share of positions in the mask B, in (0, 1].
         baseline (Tensor): ``(N,)``, ``sqrt(area)``: the root of the squared score that
             a random mask of the same area has in expectation.
         lift (Tensor): ``(N,)``, ``score / baseline``; above 1, delta keeps to the mask.
         mask (Tensor): bool, B, of the maps' shape.
+
+    Examples::
+
+        >>> from captum_pse import AdversarialCAM
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = AdversarialCAM(load_model(), "features.conv5")
+        >>> found = method.decompose(*make_pairs(2)).interpretability("natural_true")
+        >>> found.mask.shape, [round(area, 1) for area in found.area.tolist()]
+        (torch.Size([2, 1, 64, 64]), [0.3, 0.3])
+        >>> bool((found.lift > 1).all())
+        True
     """
 
     score: Tensor
@@ -53,6 +67,9 @@ def interpretability_score(
             with a value for each feature of the perturbation.
         perturbation (Tensor): delta, shape ``(N, C, ...)`` or ``(N, F)``.
         percentile (float, optional): q, in [0, 100]. Default: 70
+
+    Returns:
+        *InterpretabilityScore*: The score, and the mask that it is of.
 
     Raises:
         ValueError: Shapes that do not fit, a percentile out of range, or values that

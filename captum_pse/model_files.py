@@ -44,9 +44,10 @@ def load_model(
         weights (str, optional): A ``.safetensors`` or ``.pt`` file with a state dict,
             or ``"DEFAULT"`` for torchvision's own. May be None for a callable only.
             Default: None
-        mean, std (sequence of float, optional): Of each channel, for pixels in [0, 1].
-            None takes them from torchvision's weights of that name, and normalises
-            nothing for a callable. Default: None
+        mean (sequence of float, optional): Of each channel, for pixels in [0, 1]. None
+            takes it from torchvision's weights of that name, and normalises nothing for
+            a callable. Default: None
+        std (sequence of float, optional): Likewise; both or none. Default: None
 
     Raises:
         FileNotFoundError: There is no such weights file.

@@ -48,12 +48,18 @@ def explain_units(
     ``masking.png``.
 
     Args:
+        model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
+        pairs (AdversarialPair): Of one image input ``(N, C, H, W)``.
+        out (str or Path): The folder, made where it is missing.
         layers (sequence of str, optional): Names of the layers; None takes the last one
             with a spatial output. Default: None
         concepts (ConceptDataset, optional): In the form that the model takes.
             Default: None
-        model, pairs, out, batch, device, class_names, settings, show_progress: As
-            :func:`captum_pse.explain.explain`.
+        batch (int, optional): How many images one pass holds. Default: 16
+        device (str, optional): Where to compute. Default: ``"cpu"``
+        class_names (sequence of str, optional): Names of the classes. Default: None
+        settings (mapping, optional): More to write down in the summary. Default: None
+        show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Returns:
         *dict*: What ``summary.json`` holds: ``manifest``, ``pairs``, ``layers`` and,

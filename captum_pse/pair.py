@@ -240,7 +240,12 @@ class AdversarialPair:
 
         A .safetensors file holds no names.
 
+        Args:
+            path (str or Path): The file, with one of these endings; its folder is made
+                where it is missing.
+
         Raises:
+            OSError: It cannot be written.
             ValueError: Another ending; not one image input ``(N, C, H, W)`` in [0, 1],
                 which is what such files hold.
         """
@@ -252,9 +257,25 @@ class AdversarialPair:
     def load(cls, path: str | os.PathLike[str]) -> AdversarialPair:
         """Reads the pairs of images in a file; see :mod:`captum_pse.pair_files`.
 
+        Args:
+            path (str or Path): An ``.npz`` or ``.safetensors`` file.
+
+        Returns:
+            *AdversarialPair*: On the CPU, float32 in [0, 1], ``(N, C, H, W)``.
+
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: It is not such a file, or damaged.
+
+        Examples::
+
+            >>> import tempfile
+            >>> x = torch.rand(2, 3, 8, 8)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     AdversarialPair(x, 1 - x, 0, 1).save(f"{folder}/pairs.npz")
+            ...     pair = AdversarialPair.load(f"{folder}/pairs.npz")
+            >>> torch.equal(pair.natural, x), pair.attack_label.tolist()
+            (True, [1, 1])
         """
         from captum_pse.pair_files import read_pair_file
 
@@ -266,6 +287,13 @@ class AdversarialPair:
         Args:
             examples (int, slice, sequence of int or Tensor): As for indexing a tensor
                 of N; a mask is a bool tensor ``(N,)``.
+
+        Returns:
+            *AdversarialPair*: With their labels, names and ``succeeded``.
+
+        Raises:
+            IndexError: There is no such example.
+            ValueError: None is selected.
 
         Examples::
 
@@ -303,7 +331,11 @@ class AdversarialPair:
         )
 
     def to(self, device: str | torch.device) -> AdversarialPair:
-        """The same pair on another device."""
+        """The same pair on another device.
+
+        Args:
+            device (str or torch.device): Where its tensors go.
+        """
 
         def move(value: Any) -> Any:
             if isinstance(value, tuple):
@@ -325,9 +357,21 @@ class AdversarialPair:
     ) -> None:
         """Checks that the model says ``t0`` on the natural side and ``t`` on the other.
 
+        Args:
+            forward_func (Callable): The model, in evaluation mode, or any function that
+                returns scores ``(N, C, ...)``.
+            additional_forward_args (Any, optional): Passed to it after the inputs.
+                Default: None
+
         Raises:
-            ValueError: It says something else on some example, or a label is not one of
-                the model's classes.
+            TypeError: The model returns something else than a tensor.
+            ValueError: It says something else on some example, a label is not one of
+                its classes, or it does not take the inputs.
+
+        Examples::
+
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> make_pairs(2).verify(load_model())
         """
         args = _format_additional_forward_args(additional_forward_args) or ()
         for side, name in (("natural", "true_label"), ("adversarial", "attack_label")):

@@ -161,7 +161,8 @@ def read_labels(
         path (str or Path): With the columns ``name`` (of the image, with or without its
             ending), ``true_label`` and ``attack_label``, in UTF-8; rows of other images
             are allowed.
-        natural, adversarial (Tensor): The images.
+        natural (Tensor): The images of the one side.
+        adversarial (Tensor): Those of the other.
         names (sequence of str): Their names.
 
     Raises:

@@ -24,7 +24,21 @@ from captum_pse.labels import (
 
 
 class PredictionWarning(UserWarning):
-    """The model does not say what the labels of a pair say."""
+    """The model does not say what the labels of a pair say.
+
+    The message names the first example. The numbers are those of the labels given.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> x, x0, t, t0 = make_pairs(1)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     values = PromotionSuppression(load_model()).attribute(x, x0, t + 3, t0)
+        >>> [warning.category.__name__ for warning in caught]
+        ['PredictionWarning']
+    """
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,8 +79,10 @@ class PairLabels:
         """The labels as given, or as predicted where None is given.
 
         Args:
-            target, true_target (Label, optional): In any of Captum's formats.
-            adversarial, natural (Tensor): Scores ``(N, C, ...)`` on ``x'`` and ``x0``.
+            target (Label, optional): ``t``, in any of Captum's formats.
+            true_target (Label, optional): ``t0``, likewise.
+            adversarial (Tensor): Scores ``(N, C, ...)`` on ``x'``.
+            natural (Tensor): Those on ``x0``.
             baselines (tuple[Tensor, ...]): ``x0`` itself. Where each example stands k
                 times in a row, ``true_target`` may have one label for k of them.
             may_agree (bool, optional): Whether ``t`` may be ``t0`` where both are as
@@ -114,7 +130,15 @@ class PairLabels:
         return cls(**{f.name: tensors[f"{prefix}{f.name}"] for f in fields(cls)})
 
     def columns(self) -> dict[str, Tensor]:
-        """What a summary says of labels and scores, a value for each example."""
+        """What a summary says of labels and scores, a value for each example.
+
+        Returns:
+            *dict[str, Tensor]*: ``true_label`` and ``attack_label``;
+            ``natural_prediction`` and ``adversarial_prediction``, the classes that the
+            model says; ``natural_agrees`` and ``attack_holds``, whether they are those
+            labels'; ``attack_score_gain``, ``Z(x')_t - Z(x0)_t``, and
+            ``true_score_loss``, ``Z(x0)_t0 - Z(x')_t0``.
+        """
         moved = self.adversarial_scores - self.natural_scores
         return {
             "true_label": _plain(self.true_target),

@@ -52,8 +52,13 @@ class PairedAttribution(Attribution):
         >>> from captum.attr import IntegratedGradients
         >>> from captum_pse.demo import load_model, make_pairs
         >>> method = PairedAttribution(IntegratedGradients(load_model()))
-        >>> method.attribute(*make_pairs(2), n_steps=10).shape
+        >>> pair = make_pairs(2)
+        >>> promotion = method.attribute(*pair, n_steps=10)
+        >>> promotion.shape
         torch.Size([2, 3, 64, 64])
+        >>> result = method.decompose(*pair, n_steps=10)
+        >>> torch.equal(promotion, result.adversarial_attack - result.natural_attack)
+        True
     """
 
     def __init__(self, method: Attribution) -> None:
@@ -75,9 +80,11 @@ class PairedAttribution(Attribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
+        """What the method itself says."""
         return bool(self.method.multiplies_by_inputs)
 
     def get_name(self) -> str:
+        """The method's own name after ``"Paired "``."""
         return f"Paired {self.method.get_name()}"
 
     @log_usage()
@@ -100,9 +107,10 @@ class PairedAttribution(Attribution):
                 ``(N, ...)``, floating point.
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
-            target, true_target (int, tuple, list or Tensor, optional): The labels ``t``
-                and ``t0``, as for :class:`captum_pse.PromotionSuppression`.
-                Default: None
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
+                for :class:`captum_pse.PromotionSuppression`. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise. Default: None
             component (str, optional): As for
                 :meth:`captum_pse.AdversarialCAM.attribute`. Default: ``"promotion"``
             reference (Tensor, tuple, int or float, optional): What the method gets as
@@ -152,8 +160,8 @@ class PairedAttribution(Attribution):
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            *RegionDecomposition*, or a tuple of them where the method returns a tuple:
-            one for each input.
+            :class:`captum_pse.RegionDecomposition`, or a tuple of them where the method
+            returns a tuple: one for each input.
 
         Examples::
 

@@ -53,6 +53,27 @@ class PixelDecomposition(SavedResult):
             ones, and ``engine_note``: why, or what that saved.
         eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
         is_tuple (bool): Whether the inputs came as a tuple.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> result = PromotionSuppression(load_model()).decompose(*make_pairs(2))
+        >>> result.effect.shape, result.attribution("effect").shape
+        (torch.Size([2, 169]), torch.Size([2, 3, 64, 64]))
+        >>> record, row = result.summary()[0], result.table()[0]
+        >>> row["group"], row["features"], row["type"]
+        (0, 75, 'promotion')
+        >>> kinds = ["promotion_dominated", "balanced", "suppression_dominated"]
+        >>> sum(record[kind] for kind in [*kinds, "inactive"]) == record["groups"]
+        True
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result.save(f"{folder}/pairs.safetensors")
+        ...     again = PixelDecomposition.load(f"{folder}/pairs.safetensors")
+        >>> torch.equal(again.effect, result.effect)
+        True
     """
 
     inputs: tuple[Tensor, ...]
@@ -70,27 +91,31 @@ class PixelDecomposition(SavedResult):
 
     @property
     def promotion(self) -> Tensor:
-        """What erasing a group takes from the attack label: ``(N, n)``, at least 0."""
+        """``(N, n)``, at least 0: ``max(Z(x')_t - Z(x'_i)_t, 0)``, what erasing a
+        group takes from the attack label."""
         return self.promotion_change.clamp(min=0)
 
     @property
     def suppression(self) -> Tensor:
-        """What erasing a group gives back to the true label: ``(N, n)``, at least 0."""
+        """``(N, n)``, at least 0: ``max(Z(x'_i)_t0 - Z(x')_t0, 0)``, what erasing a
+        group gives back to the true label."""
         return self.suppression_change.clamp(min=0)
 
     @property
     def effect(self) -> Tensor:
-        """Promotion plus suppression, ``(N, n)``."""
+        """``(N, n)``, at least 0: promotion plus suppression, in score units."""
         return self.promotion + self.suppression
 
     @property
     def ratio(self) -> Tensor:
-        """``log2(max(promotion, eps) / max(suppression, eps))``, ``(N, n)``."""
+        """``(N, n)`` in octaves: ``log2(max(promotion, eps) / max(suppression, eps))``,
+        0 where both are at most ``eps``."""
         return components.log_ratio(self.promotion, self.suppression, self.eps)
 
     @property
     def type(self) -> Tensor:
-        """-1 suppression-dominated, 0 balanced, 1 promotion-dominated, ``(N, n)``."""
+        """``(N, n)``: -1 suppression-dominated (``ratio < -threshold``), 1
+        promotion-dominated (``ratio > threshold``), 0 balanced."""
         return components.dominance(self.ratio, self.threshold)
 
     @property
@@ -101,9 +126,10 @@ class PixelDecomposition(SavedResult):
 
     @property
     def convergence_delta(self) -> Tensor:
-        """``(N, 2)``: by how much the changes of all groups exceed the gain of the
-        attack label's score and the loss of the true label's. 0 for linear models, if
-        every feature is in a group; for ``"gradient"``, the error of the integral."""
+        """``(N, 2)``, in score units: by how much the changes of all groups exceed the
+        gain of the attack label's score and the loss of the true label's. 0 up to
+        rounding for linear models, if every feature is in a group; for ``"gradient"``,
+        then, the error of the integral."""
         moved = self.labels.adversarial_scores - self.labels.natural_scores
         sums = self.promotion_change.sum(1), self.suppression_change.sum(1)
         gains = moved[:, 0], -moved[:, 1]
@@ -111,7 +137,8 @@ class PixelDecomposition(SavedResult):
 
     @cached_property
     def sizes(self) -> Tensor:
-        """How many features each group has in each example, int64 ``(N, n)``."""
+        """int64 ``(N, n)``: how many features each group has in each example, 0 where
+        the example lacks it."""
         return self.groups.sizes(self.inputs)
 
     def __len__(self) -> int:
@@ -133,6 +160,9 @@ class PixelDecomposition(SavedResult):
         Returns:
             *Tensor* or *tuple[Tensor, ...]*: As the inputs came. Every feature has the
             value of its group, and 0 where it is in none.
+
+        Raises:
+            ValueError: There is no such component.
         """
         check_component(component)
         values = self.groups.spread(getattr(self, component), self.inputs)
@@ -140,7 +170,15 @@ class PixelDecomposition(SavedResult):
 
     def table(self) -> list[dict[str, Any]]:
         """One row for each group of each example (groups that an example lacks are left
-        out), ready for ``csv.DictWriter`` or ``pandas.DataFrame``."""
+        out), ready for ``csv.DictWriter`` or ``pandas.DataFrame``.
+
+        Returns:
+            *list[dict]*: ``example`` and ``group`` (the mask's id), ``features`` (how
+            many it has), ``promotion``, ``suppression``, ``effect``, ``ratio``,
+            ``type`` (``"promotion"``, ``"balanced"`` or ``"suppression"``),
+            ``inactive``, and the signed ``promotion_change`` and
+            ``suppression_change``.
+        """
         columns = {
             "features": self.sizes,
             "promotion": self.promotion,
@@ -166,7 +204,15 @@ class PixelDecomposition(SavedResult):
 
     def summary(self) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
-        moved, the sums over groups and how many groups are of each type."""
+        moved, the sums over groups and how many groups are of each type.
+
+        Returns:
+            *list[dict]*: ``example``, the columns of
+            :meth:`captum_pse.pair_labels.PairLabels.columns`, ``promotion`` and
+            ``suppression`` (sums over groups), ``groups`` (those that the example has),
+            and how many of these are ``inactive`` and, of the others,
+            ``suppression_dominated``, ``balanced`` and ``promotion_dominated``.
+        """
         present = self.sizes > 0
         active = ~self.inactive & present
         columns = {
@@ -182,8 +228,16 @@ class PixelDecomposition(SavedResult):
         return records(columns)
 
     def plot(self, example: int = 0, **options: Any) -> Figure:
-        """The figure of one example; see :func:`captum_pse.visualization.plot_pair` for
-        images and :func:`captum_pse.visualization.plot_groups` for anything else."""
+        """The figure of one example, by :func:`captum_pse.visualization.plot_pair` for
+        one input of images, else by :func:`captum_pse.visualization.plot_groups`.
+
+        Args:
+            example (int, optional): Which example. Default: 0
+            **options: Passed to that function.
+
+        Raises:
+            IndexError: There is no such example.
+        """
         from captum_pse import visualization
 
         is_image = len(self.inputs) == 1 and self.inputs[0].dim() == 4

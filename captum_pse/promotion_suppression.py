@@ -59,7 +59,8 @@ class PromotionSuppression(PerturbationAttribution):
     elastic-net attack.
 
     Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
-    Suppression", arXiv:1904.02057.
+    Suppression", arXiv:1904.02057; of integrated gradients, Sundararajan et al.,
+    "Axiomatic Attribution for Deep Networks", arXiv:1703.01365.
 
     Args:
         forward_func (Callable): The model, or any function that returns the scores of
@@ -97,8 +98,12 @@ class PromotionSuppression(PerturbationAttribution):
         >>> from captum_pse.demo import load_model, make_pairs
         >>> method = PromotionSuppression(load_model())
         >>> pair = make_pairs(2)
-        >>> method.attribute(*pair, component="promotion").shape
-        torch.Size([2, 3, 64, 64])
+        >>> promotion = method.attribute(*pair, component="promotion")
+        >>> suppression = method.attribute(*pair, component="suppression")
+        >>> promotion.shape, bool((promotion >= 0).all())
+        (torch.Size([2, 3, 64, 64]), True)
+        >>> torch.equal(method.attribute(*pair), promotion + suppression)
+        True
     """
 
     def __init__(
@@ -133,9 +138,11 @@ class PromotionSuppression(PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
+        """Always True; attributions are changes of the score, as Captum means it."""
         return True
 
     def get_name(self) -> str:
+        """What progress bars call the method."""
         return "PromotionSuppression"
 
     @log_usage()

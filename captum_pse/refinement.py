@@ -48,9 +48,24 @@ class Refinement(SavedResult):
         leaves (Tensor): bool ``(F, N)``: the model still does not say ``t0``.
         norms (dict[str, Tensor]): ``(F, N)`` each: ``L0`` (changed features), ``L1``,
             ``L2`` and ``Linf`` of what is left of the perturbation.
-        smallest (Tensor): ``(N,)``: a fraction at which the attack still reaches ``t``,
-            and with one group less does not, found by bisection; NaN where not even the
-            whole attack reaches it.
+        smallest (Tensor): ``(N,)`` in (0, 1]: a fraction at which the attack still
+            reaches ``t``, and with one group less does not, found by bisection; NaN
+            where not even the whole attack reaches it.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pair = load_model(), make_pairs(2)
+        >>> effect = PromotionSuppression(model).attribute(*pair)
+        >>> refinement = refine(model, *pair, scores=effect, fractions=[0, 0.5, 1])
+        >>> [row["reaches"] for row in refinement.curve()]
+        [0.0, 1.0, 1.0]
+        >>> bool((refinement.smallest < 0.5).all())
+        True
+        >>> (half,) = refinement.at(0.5)
+        >>> bool((model(half).argmax(dim=1) == pair.attack_label).all())
+        True
     """
 
     inputs: tuple[Tensor, ...]
@@ -71,13 +86,30 @@ class Refinement(SavedResult):
         return f"Refinement({len(self)} pair(s), {len(self.fractions)} fractions)"
 
     def at(self, fraction: float) -> tuple[Tensor, ...]:
-        """The refined inputs at any fraction, as a tuple."""
+        """The refined inputs at any fraction.
+
+        Args:
+            fraction (float): Which part of an example's groups keeps ``x'``, in [0, 1].
+
+        Returns:
+            *tuple[Tensor, ...]*: Of the inputs' shapes; ``x0`` everywhere else. A tuple
+            of one for one input, too.
+
+        Raises:
+            ValueError: ``fraction`` is out of range.
+        """
         counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
         return _kept(self.inputs, self.baselines, self.groups, self.ranks < counts)
 
     def curve(self) -> list[dict[str, float]]:
-        """One record for each fraction: the shares of attacks that still reach ``t``
-        and still leave ``t0``, and the mean norms."""
+        """One record for each fraction, over all examples.
+
+        Returns:
+            *list[dict]*: ``fraction``; ``reaches`` and ``leaves``, the shares in [0, 1]
+            of attacks that still reach ``t`` and still leave ``t0``; and the mean norms
+            ``L0``, ``L1``, ``L2`` and ``Linf`` of what is left of the perturbation, in
+            input units (``L0``: in features).
+        """
         return [
             {
                 "fraction": fraction,
@@ -90,12 +122,21 @@ class Refinement(SavedResult):
 
     def summary(self) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
-        moved, and the smallest fraction of groups that is enough."""
+        moved, and the smallest fraction of groups that is enough.
+
+        Returns:
+            *list[dict]*: ``example``, the columns of
+            :meth:`captum_pse.pair_labels.PairLabels.columns`, and ``smallest``.
+        """
         return records({**self.labels.columns(), "smallest": self.smallest})
 
     def plot(self, **options: Any) -> Figure:
         """The curve as a figure; see
-        :func:`captum_pse.visualization.plot_refinements` for several in one."""
+        :func:`captum_pse.visualization.plot_refinements` for several in one.
+
+        Args:
+            **options: Passed to that function.
+        """
         from captum_pse.visualization import plot_refinements
 
         return plot_refinements({"": self}, **options)
@@ -146,11 +187,16 @@ def refine(
     group's id. At fraction f, ``ceil(f n)`` of an example's n groups keep ``x'``, and
     everything else, features in no group too, is ``x0``.
 
+    Source: Xu et al., arXiv:1904.02057.
+
     Args:
         forward_func (Callable): As for :class:`captum_pse.PromotionSuppression`.
-        inputs, baselines (Tensor or tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
-        target, true_target (int, tuple, list or Tensor, optional): The labels ``t`` and
-            ``t0``; None means what the model predicts. Default: None
+        inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, ``(N, ...)``.
+        baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, likewise.
+        target (int, tuple, list or Tensor, optional): The attack label ``t``; None
+            means what the model predicts on ``inputs``. Default: None
+        true_target (int, tuple, list or Tensor, optional): The true label ``t0``; None
+            means what the model predicts on ``baselines``. Default: None
         scores (Tensor or tuple[Tensor, ...]): What to rank by, broadcastable to the
             inputs: an attribution such as the effect, a class activation map or its
             mask, ``(inputs - baselines).abs()``, random numbers.
@@ -161,8 +207,16 @@ def refine(
             inputs. Default: None
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
+    Returns:
+        *Refinement*: With ``.curve()``, ``.smallest``, ``.at()``, ``.summary()``,
+        ``.plot()`` and ``.save()``.
+
     Raises:
         TypeError, ValueError: An argument does not fit; the message names it.
+
+    Warns:
+        PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
+            ``baselines``.
 
     Examples::
 

@@ -38,21 +38,17 @@ def refine_pairs(
     """Keeps each perturbation on part of its pixel groups, ranked in four ways.
 
     By ``effect`` (:class:`captum_pse.PromotionSuppression`), by ``|delta|``, by ``CAM``
-    (the map of the attack label on the adversarial image, :class:`AdversarialCAM`), and
-    at ``random`` (seed 0), to compare with.
+    (the map of the attack label on the adversarial image,
+    :class:`captum_pse.AdversarialCAM`), and at ``random`` (seed 0), to compare with.
 
     Puts into ``out``, all at once when all is done: ``refinement.csv``, one row for
     each ranking and fraction; ``refinement.png``; and ``refinement.json``, with the
     smallest fraction of each pair and the versions and settings.
 
-    Args:
-        As :func:`captum_pse.explain.explain`.
+    Args and Raises: as :func:`captum_pse.explain.explain`.
 
     Returns:
         *dict[str, Refinement]*: By the name of the ranking.
-
-    Raises:
-        ValueError: As :func:`captum_pse.explain.explain`.
     """
     from tqdm.auto import tqdm
 

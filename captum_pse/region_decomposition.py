@@ -55,10 +55,24 @@ class RegionDecomposition(SavedResult):
         source (str): Where the maps are from: the name of the layer, or its kind where
             it has none; or the name of the attribution method.
         labels (PairLabels): ``t`` and ``t0``, and what the model says.
-        natural_true (Tensor): ``F(x0, t0)``.
-        adversarial_true (Tensor): ``F(x', t0)``.
+        natural_true (Tensor): ``F(x0, t0)``, ``(N, 1, ...)`` or ``(N, ...)``. Class
+            activation maps are at least 0, unless made with ``relu=False``.
+        adversarial_true (Tensor): ``F(x', t0)``, likewise.
         natural_attack (Tensor): ``F(x0, t)``.
         adversarial_attack (Tensor): ``F(x', t)``.
+
+    Examples::
+
+        >>> from captum_pse import AdversarialCAM
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = AdversarialCAM(load_model(), "features.conv5", interpolate=False)
+        >>> result = method.decompose(*make_pairs(2))
+        >>> result.promotion.shape, result.on_inputs("promotion").shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2, 1, 64, 64]))
+        >>> score = result.interpretability("natural_true")
+        >>> rows = result.summary()
+        >>> [row["suppression_is"] for row in rows] == score.score.tolist()
+        True
     """
 
     inputs: tuple[Tensor, ...]
@@ -72,12 +86,14 @@ class RegionDecomposition(SavedResult):
 
     @property
     def promotion(self) -> Tensor:
-        """``F(x', t) - F(x0, t)``: where evidence for the attack label appeared."""
+        """``F(x', t) - F(x0, t)``, signed, of the maps' shape: above 0 where evidence
+        for the attack label appeared."""
         return self._difference("promotion")
 
     @property
     def suppression(self) -> Tensor:
-        """``F(x0, t0) - F(x', t0)``: where evidence for the true label went away."""
+        """``F(x0, t0) - F(x', t0)``, signed, of the maps' shape: above 0 where evidence
+        for the true label went away."""
         return self._difference("suppression")
 
     def _difference(self, component: str) -> Tensor:
@@ -99,17 +115,33 @@ class RegionDecomposition(SavedResult):
             component (str, optional): ``"promotion"``, ``"suppression"``,
                 ``"natural_true"``, ``"adversarial_true"``, ``"natural_attack"`` or
                 ``"adversarial_attack"``. Default: ``"promotion"``
+
+        Returns:
+            *Tensor*: ``(N, 1, ...)`` of class activation maps, ``(N, ...)`` of other
+            attributions.
+
+        Raises:
+            ValueError: There is no such component.
         """
         check_region_component(component)
         value: Tensor = getattr(self, component)
         return value
 
     def on_inputs(self, component: RegionComponent = "promotion") -> Tensor:
-        """One map at the size of the (first) input: summed over its channels and
-        interpolated, ``(N, 1, ...)``; as it is where the input is ``(N, F)``.
+        """One map at the size of the (first) input.
+
+        Args:
+            component (str, optional): As for :meth:`attribution`.
+                Default: ``"promotion"``
+
+        Returns:
+            *Tensor*: Summed over its channels and interpolated linearly (in two
+            dimensions, bilinearly), ``(N, 1, H, W)`` for images; as it is for ``(N,
+            F)``.
 
         Raises:
-            ValueError: The map has other dimensions than the input.
+            ValueError: There is no such component, or the map has other dimensions than
+                the input.
         """
         maps, x = self.attribution(component), self.inputs[0]
         if maps.dim() != x.dim():
@@ -134,6 +166,13 @@ class RegionDecomposition(SavedResult):
             which (str, optional): The map. Default: ``"natural_true"``
             percentile (float, optional): See
                 :func:`captum_pse.interpretability_score`. Default: 70
+
+        Returns:
+            *InterpretabilityScore*: Of N examples.
+
+        Raises:
+            ValueError: There is no such map, the percentile is out of range, or the map
+                has other dimensions than the input.
         """
         if which not in CLASS_MAPS:
             raise ValueError(
@@ -145,7 +184,21 @@ class RegionDecomposition(SavedResult):
     def summary(self, percentile: float = PERCENTILE) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
         moved, and the interpretability scores that read suppression and promotion,
-        where the maps can be laid over the inputs."""
+        where the maps can be laid over the inputs.
+
+        Args:
+            percentile (float, optional): See
+                :func:`captum_pse.interpretability_score`. Default: 70
+
+        Returns:
+            *list[dict]*: ``example``, the columns of
+            :meth:`captum_pse.pair_labels.PairLabels.columns` and, of ``suppression`` on
+            ``natural_true`` and ``promotion`` on ``adversarial_attack``, ``..._is``
+            (the score), ``..._is_baseline`` and ``..._is_lift``.
+
+        Raises:
+            ValueError: The percentile is out of range.
+        """
         columns = self.labels.columns()
         if self.natural_true.dim() != self.inputs[0].dim():
             return records(columns)
@@ -161,7 +214,16 @@ class RegionDecomposition(SavedResult):
 
     def plot(self, example: int = 0, **options: Any) -> Figure:
         """The figure of one example; see
-        :func:`captum_pse.visualization.plot_regions`."""
+        :func:`captum_pse.visualization.plot_regions`.
+
+        Args:
+            example (int, optional): Which example. Default: 0
+            **options: Passed to that function.
+
+        Raises:
+            IndexError: There is no such example.
+            ValueError: The inputs are no images, or the maps do not fit them.
+        """
         from captum_pse.visualization import plot_regions
 
         return plot_regions(self, example, **options)

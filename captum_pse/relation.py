@@ -39,9 +39,25 @@ class Relation:
             one-sided hypergeometric ``p`` of so many or more, and ``p_adjusted`` for
             all rows with a ``p`` (Benjamini and Hochberg). Both are NaN where the layer
             has no detector of the category: there is nothing to find.
-        values (dict[str, tuple[Array, Array]]): By layer, the sensitivity and the
-            largest IoU of each unit.
+        values (dict[str, tuple[Array, Array]]): By layer, the size of the sensitivity
+            and the largest IoU of each unit, ``(K,)`` each.
         min_iou (float): Above it, a unit is a detector.
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity, NetworkDissection
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> model, layer = load_model(), "features.conv3"
+        >>> dissection = NetworkDissection(model, [layer]).dissect(SceneConcepts(24))
+        >>> moved = DissectionSensitivity(model, layer).over(make_pairs(4))
+        >>> relation = relate(moved, dissection, tops=[10], permutations=99)
+        >>> row = relation.enrichments[0]
+        >>> row["category"], row["top"], 0 <= row["detectors"] <= 10
+        ('any', 10, True)
+        >>> sensitivity, iou = relation.values[layer]
+        >>> int((iou > relation.min_iou).sum()) == relation.correlations[0]["detectors"]
+        True
     """
 
     correlations: list[dict[str, Any]]
@@ -58,7 +74,11 @@ class Relation:
 
     def plot(self, **options: Any) -> Figure:
         """Sensitivity against IoU; see
-        :func:`captum_pse.visualization.plot_relation`."""
+        :func:`captum_pse.visualization.plot_relation`.
+
+        Args:
+            **options: Passed to that function.
+        """
         from captum_pse.visualization import plot_relation
 
         return plot_relation(self, **options)
@@ -85,6 +105,9 @@ def relate(
     Its p-value permutes what is left of x; both are two-sided. Signed sensitivities
     (of the norm ``"mean"``) count by their size.
 
+    Source: Xu et al., arXiv:1904.02057, asks the question; detectors and IoU are those
+    of Bau et al., "Network Dissection", CVPR 2017.
+
     Args:
         sensitivity (UnitSensitivity or sequence): Of some layers of the dissection.
         dissection (Dissection): Of the same model.
@@ -94,9 +117,12 @@ def relate(
         permutations (int, optional): For the p-values. Default: 9999
         seed (int, optional): Of the permutations. Default: 0
 
+    Returns:
+        *Relation*: With ``.correlations``, ``.enrichments`` and ``.plot()``.
+
     Raises:
         ValueError: A layer was not dissected, has another number of units there, or
-            fewer than a ``top``.
+            fewer than a ``top``; ``tops`` or ``permutations`` are not positive.
 
     Examples::
 

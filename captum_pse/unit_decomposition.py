@@ -35,8 +35,22 @@ class UnitDecomposition(SavedResult):
         inputs, baselines (tuple[Tensor, ...]): The pair, ``x'`` and ``x0``.
         layer (str): The layer's name, or its kind where it has none.
         labels (PairLabels): ``t`` and ``t0``, and what the model says.
-        natural, adversarial (Tensor): ``A(x0)`` and ``A(x')``, of the layer's shape.
+        natural, adversarial (Tensor): ``A(x0)`` and ``A(x')``, of the layer's shape,
+            ``(N, K, ...)`` for ``channel_dim`` 1.
         channel_dim (int): Which dimension counts the K units.
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = DissectionSensitivity(load_model(), "features.conv4")
+        >>> result = method.decompose(*make_pairs(2))
+        >>> result.change.shape, result.sensitivity().shape, result.scale().shape
+        (torch.Size([2, 96, 8, 8]), torch.Size([2, 96]), torch.Size([96]))
+        >>> torch.equal(result.change, result.promotion - result.suppression)
+        True
+        >>> len(result.summary(top=3)[0]["most_sensitive_units"])
+        3
     """
 
     inputs: tuple[Tensor, ...]
@@ -49,17 +63,17 @@ class UnitDecomposition(SavedResult):
 
     @property
     def change(self) -> Tensor:
-        """``A(x') - A(x0)``."""
+        """``A(x') - A(x0)``, signed, of the layer's shape."""
         return self.adversarial - self.natural
 
     @property
     def promotion(self) -> Tensor:
-        """``max(A(x') - A(x0), 0)``."""
+        """``max(A(x') - A(x0), 0)``, of the layer's shape."""
         return self.change.clamp(min=0)
 
     @property
     def suppression(self) -> Tensor:
-        """``max(A(x0) - A(x'), 0)``."""
+        """``max(A(x0) - A(x'), 0)``, of the layer's shape."""
         return (-self.change).clamp(min=0)
 
     def __len__(self) -> int:
@@ -69,14 +83,24 @@ class UnitDecomposition(SavedResult):
         return f"UnitDecomposition({tuple(self.natural.shape)} of {self.layer!r})"
 
     def attribution(self, component: UnitComponent = "change") -> Tensor:
-        """One component, of the layer's shape: ``"change"``, ``"promotion"`` or
-        ``"suppression"``."""
+        """One component.
+
+        Args:
+            component (str, optional): ``"change"``, ``"promotion"`` or
+                ``"suppression"``. Default: ``"change"``
+
+        Returns:
+            *Tensor*: Of the layer's shape.
+
+        Raises:
+            ValueError: There is no such component.
+        """
         check_unit_component(component)
         value: Tensor = getattr(self, component)
         return value
 
     def sensitivity(self, norm: Norm = "l2", *, relative: bool = False) -> Tensor:
-        """How much each unit moves in each pair, ``(N, K)``.
+        """How much each unit moves in each pair.
 
         Args:
             norm (str, optional): Over the unit's positions: ``"l2"``, ``"l1"``,
@@ -84,20 +108,46 @@ class UnitDecomposition(SavedResult):
             relative (bool, optional): Whether to divide by :meth:`scale`: raw norms
                 mostly follow it. A unit that is silent on all natural examples gives 0
                 where it does not move, else infinity. Default: False
+
+        Returns:
+            *Tensor*: ``(N, K)``, in activation units or, if relative, without a unit;
+            at least 0, but for ``"mean"``.
+
+        Raises:
+            ValueError: There is no such norm.
         """
         moved = unit_norm(self.change, norm, self.channel_dim)
         return relative_to(moved, self.scale(norm)) if relative else moved
 
     def scale(self, norm: Norm = "l2") -> Tensor:
-        """``(K,)``: the mean over the natural examples of the norm of ``A_k(x0)``, of
-        the mean of its size for ``"mean"``."""
+        """How large the activation of each unit is.
+
+        Args:
+            norm (str, optional): As for :meth:`sensitivity`. Default: ``"l2"``
+
+        Returns:
+            *Tensor*: ``(K,)``, at least 0: the mean over the natural examples of the
+            norm of ``A_k(x0)``, for ``"mean"`` of the mean of ``|A_k(x0)|``.
+
+        Raises:
+            ValueError: There is no such norm.
+        """
         values = self.natural.abs() if norm == "mean" else self.natural
         return unit_norm(values, norm, self.channel_dim).mean(dim=0)
 
     def summary(self, top: int = 5) -> list[dict[str, Any]]:
         """One record for each example: labels, what the model says, how far the scores
-        moved, the mean sensitivity over units, and the ``top`` units that moved most,
-        relative to their scale."""
+        moved, and which units moved most.
+
+        Args:
+            top (int, optional): How many units to name. Default: 5
+
+        Returns:
+            *list[dict]*: ``example``, the columns of
+            :meth:`captum_pse.pair_labels.PairLabels.columns`, ``mean_sensitivity`` (L2,
+            over units) and ``most_sensitive_units``, the numbers of those that moved
+            most, relative to their scale.
+        """
         moved = self.sensitivity()
         most = self.sensitivity(relative=True)
         order = most.argsort(dim=1, descending=True, stable=True)[:, :top]
@@ -111,7 +161,15 @@ class UnitDecomposition(SavedResult):
 
     def plot(self, example: int = 0, **options: Any) -> Figure:
         """The units that moved most; see
-        :func:`captum_pse.visualization.plot_unit_changes`."""
+        :func:`captum_pse.visualization.plot_unit_changes`.
+
+        Args:
+            example (int, optional): Which example. Default: 0
+            **options: Passed to that function.
+
+        Raises:
+            IndexError: There is no such example.
+        """
         from captum_pse.visualization import plot_unit_changes
 
         return plot_unit_changes(self, example, **options)

@@ -35,8 +35,22 @@ MASK_MODES: tuple[str, ...] = get_args(MaskMode)
 class UnitRange:
     """What the K units of a layer give on natural inputs, over all positions.
 
+    Made by :func:`unit_range`, for :func:`mask_units`.
+
     Attributes:
-        mean, low, high (Tensor): ``(K,)`` each: the mean, the least, the largest.
+        mean, low, high (Tensor): ``(K,)`` each: the mean, the least, the largest, in
+            activation units.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, natural = load_model(), make_pairs(2).natural
+        >>> found = {"features.conv5": unit_range(model, "features.conv5", natural)}
+        >>> units = {"features.conv5": range(96)}
+        >>> with mask_units(model, units, mode="clamp", ranges=found):
+        ...     scores = model(natural)
+        >>> torch.allclose(scores, model(natural))  # they were within it
+        True
     """
 
     mean: Tensor
@@ -53,7 +67,33 @@ def unit_range(
     channel_dim: int = 1,
     batch_size: int = 16,
 ) -> UnitRange:
-    """The range of a layer's units on some inputs ``(N, ...)``, batch by batch."""
+    """The range of a layer's units on some inputs, batch by batch.
+
+    Args:
+        model (nn.Module): The model, in evaluation mode.
+        layer (nn.Module or str): The layer, or its name.
+        inputs (Tensor): Natural inputs, shape ``(N, ...)``.
+        channel_dim (int, optional): Which dimension of the layer's output counts the
+            units. Default: 1
+        batch_size (int, optional): How many inputs one pass holds. Default: 16
+
+    Returns:
+        *UnitRange*: Over all inputs and positions.
+
+    Raises:
+        TypeError, ValueError: The model has no such layer or does not take the inputs,
+            a batch norm is in training mode, the layer does not give one tensor, or it
+            has no such dimension.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> found = unit_range(load_model(), "features.conv4", make_pairs(2).natural)
+        >>> found.mean.shape, bool((found.low >= 0).all())  # after a ReLU
+        (torch.Size([96]), True)
+        >>> bool(((found.low <= found.mean) & (found.mean <= found.high)).all())
+        True
+    """
     found = find_layer(model, layer)
     total, count, lows, highs = torch.zeros(()), 0, [], []
     for batch in inputs.split(batch_size):
@@ -94,8 +134,12 @@ def mask_units(
             ``"mean"`` and ``"clamp"``. Default: None
         channel_dim (int, optional): Which dimension counts the units. Default: 1
 
+    Yields:
+        *nn.Module*: The model itself.
+
     Raises:
-        TypeError, ValueError: An argument does not fit, or a layer has no such unit.
+        TypeError, ValueError: An argument does not fit, or a layer has no such unit;
+            the latter shows when the layer runs.
 
     Warns:
         UserWarning: A layer did not run within the block.
@@ -202,15 +246,32 @@ class MaskingCurves(SavedResult):
 
     Attributes:
         layer (str): The layer.
-        rows (list[dict]): One for each ranking and number of units: ``clean`` (the
-            model says the true label on the natural input), ``adversarial`` (it says
-            the true label on the adversarial one), ``attacked`` (it says the attack
-            label there) and, where the masked model was attacked anew, ``fresh`` (it
-            says the true label under that attack); with ``<name>_low`` and
-            ``<name>_high``, a 95 % confidence interval: over seeds for a random order
-            (Student), else over pairs (Wilson).
+        rows (list[dict]): One for each ranking (``masked``) and number of ``units``:
+            ``clean`` (the model says the true label on the natural input),
+            ``adversarial`` (it says the true label on the adversarial one),
+            ``attacked`` (it says the attack label there) and, where the masked model
+            was attacked anew, ``fresh`` (it says the true label under that attack),
+            all in [0, 1]; with ``<name>_low`` and ``<name>_high``, a 95 % confidence
+            interval: over seeds for a random order (Student; NaN for one seed), else
+            over pairs (Wilson).
         outcomes (dict): By ranking and number of units, by share, one number a pair: 1
             or 0 or, for a random order, the mean over seeds.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> curves = evaluate_masking(
+        ...     load_model(), make_pairs(4), "features.conv4",
+        ...     {"by number": -torch.arange(96.0)}, counts=[0, 48], seeds=[0],
+        ... )
+        >>> curves
+        MaskingCurves('features.conv4', by number, random)
+        >>> row = curves.rows[1]
+        >>> row["masked"], row["units"], row["clean_low"] <= row["clean"]
+        ('by number', 48, True)
+        >>> of_pairs = curves.outcomes["by number", 48]["clean"]
+        >>> row["clean"] == sum(of_pairs) / len(of_pairs)
+        True
     """
 
     layer: str
@@ -222,7 +283,11 @@ class MaskingCurves(SavedResult):
         return f"MaskingCurves({self.layer!r}, {', '.join(names)})"
 
     def plot(self, **options: Any) -> Figure:
-        """The curves; see :func:`captum_pse.visualization.plot_masking`."""
+        """The curves; see :func:`captum_pse.visualization.plot_masking`.
+
+        Args:
+            **options: Passed to that function.
+        """
         from captum_pse.visualization import plot_masking
 
         return plot_masking(self, **options)
@@ -303,9 +368,26 @@ def evaluate_masking(
         batch_size (int, optional): How many inputs one pass holds. Default: 16
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
+    Returns:
+        *MaskingCurves*: A row for each ranking and count, ``"random"`` among them.
+
     Raises:
-        ValueError: Rankings of other than the layer's units, more units to mask than
-            there are, no seeds, or pairs of other than class labels and single inputs.
+        TypeError, ValueError: Rankings of other than the layer's units, more units to
+            mask than there are, no seeds, pairs of other than class labels and single
+            inputs, no such layer or mode, or an attack that returns other than finite
+            values of the inputs' shape.
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pairs, layer = load_model(), make_pairs(4), "features.conv4"
+        >>> moved = DissectionSensitivity(model, layer).over(pairs)
+        >>> curves = evaluate_masking(
+        ...     model, pairs, layer, {"sensitive": moved.mean}, [0, 96], seeds=[0]
+        ... )
+        >>> [(row["masked"], row["units"], row["clean"]) for row in curves.rows[:2]]
+        [('sensitive', 0, 1.0), ('sensitive', 96, 0.25)]
     """
     require_eval_batch_norm(model)
     x, x0, t, t0 = pairs

@@ -34,6 +34,22 @@ class UnitSensitivity(SavedResult):
             each feature moves as far as in the attack, up or down at random.
         scale (Tensor): double ``(K,)``, the mean over pairs of the same norm of the
             natural activation (of its size for ``"mean"``).
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = DissectionSensitivity(load_model(), "features.conv4")
+        >>> moved = method.over(make_pairs(3))
+        >>> low, high = moved.interval()
+        >>> bool(((low <= moved.mean) & (moved.mean <= high)).all())
+        True
+        >>> row = moved.table()[7]
+        >>> row["unit"], row["sensitivity"] == float(moved.mean[7])
+        (7, True)
+        >>> again = UnitSensitivity.of_record(moved.to_record())
+        >>> torch.equal(again.mean, moved.mean)
+        True
     """
 
     layer: str
@@ -46,13 +62,14 @@ class UnitSensitivity(SavedResult):
 
     @property
     def relative(self) -> Tensor:
-        """``mean / scale`` with 0/0 = 0: raw norms mostly follow the scale."""
+        """``(K,)``: ``mean / scale`` with 0/0 = 0; raw norms mostly follow the
+        scale."""
         return relative_to(self.mean, self.scale)
 
     @property
     def against_control(self) -> Tensor:
-        """``|mean| / control`` with 0/0 = 0: above 1, a unit moves more under the
-        attack than under noise of the same size."""
+        """``(K,)``: ``|mean| / control`` with 0/0 = 0; above 1, a unit moves more under
+        the attack than under noise of the same size."""
         return relative_to(self.mean.abs(), self.control)
 
     def __len__(self) -> int:
@@ -62,10 +79,16 @@ class UnitSensitivity(SavedResult):
         return f"UnitSensitivity({len(self)} units of {self.layer!r}, {self.n} pairs)"
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Student's confidence interval of the mean, ``(K,)`` each; NaN for one pair.
+        """Student's confidence interval of the mean over pairs.
 
         Args:
             level (float, optional): In (0, 1). Default: 0.95
+
+        Returns:
+            *tuple[Tensor, Tensor]*: Its ends, ``(K,)`` each; NaN for one pair.
+
+        Raises:
+            ValueError: ``level`` is out of range.
         """
         from scipy.stats import t
 
@@ -78,7 +101,8 @@ class UnitSensitivity(SavedResult):
         return self.mean - reach * self.deviation, self.mean + reach * self.deviation
 
     def to_record(self) -> dict[str, Any]:
-        """As plain JSON, which gives back the same numbers; see :meth:`of_record`."""
+        """What JSON can hold and gives back as the same numbers: the attributes, with
+        lists for tensors; see :meth:`of_record`."""
         return {
             name: value.tolist() if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
@@ -86,7 +110,11 @@ class UnitSensitivity(SavedResult):
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> UnitSensitivity:
-        """The inverse of :meth:`to_record`."""
+        """The inverse of :meth:`to_record`.
+
+        Args:
+            record (dict): What that gave.
+        """
         values: dict[str, Any] = {
             name: torch.tensor(value, dtype=torch.float64)
             if isinstance(value, list)
@@ -116,7 +144,13 @@ class UnitSensitivity(SavedResult):
         return cls(settings["layer"], settings["norm"], settings["n"], **tensors)
 
     def table(self) -> list[dict[str, Any]]:
-        """One row for each unit."""
+        """One row for each unit, ready for ``csv.DictWriter`` or ``pandas.DataFrame``.
+
+        Returns:
+            *list[dict]*: ``layer``, ``unit``, ``sensitivity`` (the mean), ``low`` and
+            ``high`` (its 95 % confidence interval), ``control``, ``scale``,
+            ``relative`` and ``against_control``.
+        """
         low, high = self.interval()
         columns = {
             "sensitivity": self.mean,

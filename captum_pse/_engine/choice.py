@@ -23,7 +23,22 @@ ENGINES: tuple[str, ...] = get_args(Engine)
 
 class EngineWarning(UserWarning):
     """Perturbed inputs are evaluated by full passes, although that was not asked for
-    or not to be expected."""
+    or not to be expected.
+
+    The message says why. The numbers are as good, and take longer.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model = load_model()
+        >>> method = PromotionSuppression(lambda x: model(x), engine="incremental")
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     result = method.decompose(*make_pairs(1))
+        >>> [warning.category.__name__ for warning in caught], result.engine
+        (['EngineWarning'], 'dense')
+    """
 
 
 class Ablated(NamedTuple):

@@ -102,7 +102,7 @@ def study_pair(
 def type_shares(
     effect: Array, types: Array, inactive: Array
 ) -> dict[str, dict[str, float | None]]:
-    """The share of each of :data:`TYPES`, counted in three ways.
+    """The share of each of ``TYPES``, counted in three ways.
 
     ``all``: of all groups; ``above_median``: of the groups whose effect is above the
     median; ``by_effect``: of the sum of effects, None where that is 0.
