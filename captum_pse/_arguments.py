@@ -8,28 +8,73 @@ from pathlib import Path
 import torch
 
 from captum_pse import __version__
+from captum_pse.dissection.report import PARTIAL as DISSECTION_PARTIAL
+from captum_pse.studies.run import PARTIAL as STUDY_PARTIAL
 
-_EXAMPLES = """\
-examples:
-  captum-pse demo --out demo-results
-  captum-pse explain --model squeezenet1_0 --weights squeezenet.pt \\
-      --pairs pairs.npz --cell 16 --out results
-  captum-pse refine --model squeezenet1_0 --weights squeezenet.pt \\
-      --pairs pairs.npz --out results
-  captum-pse dissect --model squeezenet1_0 --weights squeezenet.pt \\
-      --layers features.5 features.8 --concepts broden1_224/ --out results
-  captum-pse explain --model mypackage.nets:build --weights net.safetensors \\
+#: By command, command lines that work where their files are; the main help shows the
+#: first of each.
+EXAMPLES = {
+    "demo": r"""
+  captum-pse demo
+  captum-pse demo --pairs 4 --level image --layer features.conv4 --out regions
+  captum-pse demo --level network --layers features.conv4 features.conv5 --out units
+""",
+    "explain": r"""
+  captum-pse explain --model resnet50 --weights DEFAULT --pairs pairs.npz --out results
+  captum-pse explain --model squeezenet1_0 --weights squeezenet.pt \
+      --pairs pairs.npz --level image --layer features.12 --out regions
+  captum-pse explain --model resnet50 --weights DEFAULT --pairs pairs.npz \
+      --level network --layers layer3 layer4 --concepts broden1_224/ --out units
+  captum-pse explain --model mypackage.nets:build --weights net.safetensors \
+      --mean 0.5,0.5,0.5 --std 0.2,0.2,0.2 \
       --pairs natural/ adversarial/ --labels labels.csv --out results
-
-  captum-pse study --model squeezenet1_0 --weights squeezenet.pt \\
-      --pairs pgd=pgd.npz cw=cw.npz --concepts broden1_224/ --out results
-  captum-pse study --model captum_pse.demo:load_model --pairs demo \\
+""",
+    "refine": r"""
+  captum-pse refine --model resnet50 --weights DEFAULT --pairs pairs.npz --out results
+  captum-pse refine --model squeezenet1_0 --weights squeezenet.pt \
+      --pairs natural/ adversarial/ --cell 16 --out results
+""",
+    "study": r"""
+  captum-pse study --model captum_pse.demo:load_model --pairs demo \
       --concepts demo --out results
+  captum-pse study --model resnet50 --weights DEFAULT --pairs pgd=pgd.npz cw=cw.npz \
+      --layers layer3 layer4 --concepts broden1_224/ --out results
+""",
+    "dissect": r"""
+  captum-pse dissect --model captum_pse.demo:load_model \
+      --layers features.conv4 features.conv5 --concepts demo --out results
+  captum-pse dissect --model resnet50 --weights DEFAULT --layers layer3 layer4 \
+      --concepts broden1_224/ --batch 64 --out results
+""",
+}
 
-exit codes: 0 done, 2 wrong input, 130 interrupted; results are written when all is
-done; dissect and study go on where they were stopped when the same command is given
-again
+_PAIR_FILES = """
+A pair file holds the arrays natural and adversarial, (N, C, H, W) or (N, H, W, C),
+true_label and attack_label, (N,); AdversarialPair.save writes one.
 """
+
+_GOES_ON = """
+Where it is stopped, it keeps partial results in DIR/{partial},
+and goes on from them when the same command is given again.
+"""
+
+_EXIT_CODES = """
+exit codes:
+  0    done
+  2    wrong input, of which the message says what is wanted; no results were written
+  130  interrupted (Ctrl-C); no results were written, but study and dissect go on where
+       they were stopped when the same command is given again
+"""
+
+
+def _main_epilog() -> str:
+    firsts = [text.strip("\n").split("\n  captum-pse")[0] for text in EXAMPLES.values()]
+    more = "captum-pse COMMAND --help explains a command, with more examples"
+    return "\n".join(["examples:", *firsts, "", more, _EXIT_CODES])
+
+
+def _epilog(command: str, note: str = "") -> str:
+    return f"examples:{EXAMPLES[command]}{note}"
 
 
 def _numbers(text: str) -> list[float]:
@@ -42,10 +87,9 @@ def _numbers(text: str) -> list[float]:
 
 
 def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, want 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a number, 1 or more")
+    return int(text)
 
 
 def _device(text: str) -> str:
@@ -60,11 +104,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captum-pse",
         description="Shows what adversarial perturbations promote and suppress.",
-        epilog=_EXAMPLES,
+        epilog=_main_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        command: str, parents: list[argparse.ArgumentParser], text: str, note: str = ""
+    ) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            command,
+            parents=parents,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=_epilog(command, note),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     computing = argparse.ArgumentParser(add_help=False)
     computing.add_argument(
@@ -120,13 +176,17 @@ def build_parser() -> argparse.ArgumentParser:
         "units to what they detect (default: demo for the demo, else none)",
     )
 
-    demo = commands.add_parser(
+    demo = add(
         "demo",
-        parents=[shared, levels],
-        help="attack the built-in model and explain the pairs",
+        [shared, levels],
+        "attack the built-in model and explain the pairs",
     )
     demo.add_argument(
-        "--out", type=Path, default=Path("captum-pse-demo"), metavar="DIR"
+        "--out",
+        type=Path,
+        default=Path("captum-pse-demo"),
+        metavar="DIR",
+        help="folder of the results (default: captum-pse-demo)",
     )
     demo.add_argument(
         "--pairs", type=_positive_int, default=12, help="how many (default: 12)"
@@ -142,8 +202,16 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--mean", type=_numbers, metavar="R,G,B", help="of the channels, for [0, 1]"
     )
-    models.add_argument("--std", type=_numbers, metavar="R,G,B")
-    models.add_argument("--out", type=Path, required=True, metavar="DIR")
+    models.add_argument(
+        "--std", type=_numbers, metavar="R,G,B", help="likewise; want both or neither"
+    )
+    models.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the results, made where it is missing",
+    )
 
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
@@ -160,21 +228,24 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="name,true_label,attack_label of the images (default: predictions)",
     )
-    commands.add_parser(
+    add(
         "explain",
-        parents=[models, own, shared, levels],
-        help="explain your own pairs on your own model",
+        [models, own, shared, levels],
+        "explain your own pairs on your own model",
+        _PAIR_FILES,
     )
-    commands.add_parser(
+    add(
         "refine",
-        parents=[models, own, shared],
-        help="see on how few pixel groups your attacks survive",
+        [models, own, shared],
+        "see on how few pixel groups your attacks survive",
+        _PAIR_FILES,
     )
-    study = commands.add_parser(
+    study = add(
         "study",
-        parents=[models, shared],
-        help="the paper's analysis of one or several attacks on your model; runs under "
+        [models, shared],
+        "the paper's analysis of one or several attacks on your model; runs under "
         "torchrun, too",
+        _GOES_ON.format(partial=STUDY_PARTIAL),
     )
     study.add_argument(
         "--pairs",
@@ -211,12 +282,19 @@ def build_parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--seed", type=int, default=0, help="of everything random (default: 0)"
     )
-    dissect = commands.add_parser(
+    dissect = add(
         "dissect",
-        parents=[models, computing],
-        help="find what the units of your model detect; runs under torchrun, too",
+        [models, computing],
+        "find what the units of your model detect; runs under torchrun, too",
+        _GOES_ON.format(partial=DISSECTION_PARTIAL),
     )
-    dissect.add_argument("--layers", required=True, nargs="+", metavar="NAME")
+    dissect.add_argument(
+        "--layers",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="layers whose units are looked at",
+    )
     dissect.add_argument(
         "--concepts",
         required=True,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from tqdm.auto import tqdm
 
 from captum_pse import AdversarialPair, Dissection
 from captum_pse._arguments import build_parser
 from captum_pse._text import printable
+from captum_pse.dissection.report import PARTIAL as DISSECTION_PARTIAL
 from captum_pse.model_files import LoadedModel
+from captum_pse.studies.run import PARTIAL as STUDY_PARTIAL
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,14 +28,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show is no reason to fail after the work.
         sys.stdout.reconfigure(errors="replace")
     try:
-        commands = {"demo": _demo, "dissect": _dissect, "study": _study}
-        return commands.get(args.command, _own)(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            commands = {"demo": _demo, "dissect": _dissect, "study": _study}
+            return commands.get(args.command, _own)(args)
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"captum-pse: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("captum-pse: interrupted, no results were written", file=sys.stderr)
+        print(f"captum-pse: interrupted, {_what_is_left(args)}", file=sys.stderr)
         return 130
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line, like an error's, between the progress bars."""
+    tqdm.write(f"captum-pse: warning: {message}", file=sys.stderr)
+
+
+def _what_is_left(args: argparse.Namespace) -> str:
+    """What a command that did not end has written."""
+    hidden = {"dissect": DISSECTION_PARTIAL, "study": STUDY_PARTIAL}.get(args.command)
+    if hidden is None or not (args.out / hidden).is_dir():
+        return "no results were written"
+    return (
+        f"partial results are in {args.out / hidden}; give the same command again to "
+        "go on from them"
+    )
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -179,9 +201,14 @@ def _study(args: argparse.Namespace) -> int:
         )
         if rank_and_size()[0] == 0:
             for row in found.tables["attacks"]:
+                left_out = row["studied"] < row["pairs"]
                 print(
                     f"{printable(row['attack'])}: {row['studied']} of {row['pairs']} "
                     "pairs are what they say"
+                    + left_out
+                    * "; on the others, left out of all else, the model "
+                    "does not say the labels: if it should, check --weights, --mean "
+                    "and --std"
                 )
             for row in found.tables["findings"]:
                 print(printable(sentence(row), most=300))
@@ -278,7 +305,10 @@ def _report(
     for key, side in (("natural_agrees", "true"), ("attack_holds", "attack")):
         wrong = sum(not record[key] for record in records)
         if wrong:
-            print(f"NOTE: the model does not say the {side} label on {wrong} pair(s)")
+            print(
+                f"NOTE: the model does not say the {side} label on {wrong} pair(s); if "
+                "it should, check the labels, --weights, --mean and --std"
+            )
     tables = "groups.csv, summary.json" if args.level == "pixel" else "summary.json"
     print(f"wrote index.html, {tables} and {len(records)} figures to {args.out}")
     return 0

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.models import get_model
 
 from captum_pse import (
     AdversarialCAM,
@@ -20,15 +28,19 @@ from captum_pse import (
     DissectionSensitivity,
     NetworkDissection,
     PromotionSuppression,
+    Study,
     __version__,
     demo,
     grid_mask,
     refine,
     relate,
 )
-from captum_pse.cli import main
+from captum_pse._arguments import EXAMPLES, build_parser
+from captum_pse._engine.incremental_scores import MismatchError
+from captum_pse.cli import _check_level, main
 from captum_pse.dissection import ConceptSample, SceneConcepts
 from captum_pse.explain import format_table
+from captum_pse.studies import stages
 
 MODEL = "captum_pse.demo:load_model"
 
@@ -78,6 +90,7 @@ def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
     out = capsys.readouterr().out
     assert "NO: " in out
     assert "NOTE: the model does not say the attack label on" in out
+    assert "check the labels, --weights, --mean and --std" in out
     assert files(tmp_path / "out") == [
         "figures/000-.._b_.png",
         "figures/001-a_frac_b.png",
@@ -324,7 +337,10 @@ def test_a_stopped_dissection_goes_on(tmp_path, capsys, few_scenes, monkeypatch)
     monkeypatch.setattr(SceneConcepts, "__getitem__", stop)
     out = tmp_path / "stopped"
     assert main([*command, str(out)]) == 130
-    assert "no results were written" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"captum-pse: interrupted, partial results are in {out}/.dissection-partial; "
+        "give the same command again to go on from them"
+    )
     # Partial results are there, hidden, and none that looks whole.
     assert all(name.startswith(".dissection-partial/") for name in files(out))
     assert len(files(out)) == 2
@@ -513,6 +529,186 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
     assert {name: (out / name).read_bytes() for name in files(out)} == before
 
 
+WORK = {
+    "refine": (["refine"], "captum_pse.refinement_report.refine"),
+    "image": (
+        ["explain", "--level", "image"],
+        "captum_pse.explain.AdversarialCAM.decompose",
+    ),
+    "network": (
+        ["explain", "--level", "network"],
+        "captum_pse.network_report.unit_pair",
+    ),
+    "dissect": (
+        ["dissect", "--layers", "features.conv5", "--concepts", "demo"],
+        "captum_pse.dissection.report.NetworkDissection.dissect",
+    ),
+    "study": (["study"], "captum_pse.studies.stages.study_pair"),
+}
+
+
+@pytest.mark.parametrize(("command", "work"), WORK.values(), ids=WORK)
+def test_interrupted_before_anything_is_done(
+    tmp_path, npz, capsys, monkeypatch, command, work
+):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, stop)
+    out = tmp_path / "out"
+    command = [*command, "--model", MODEL, "--out", str(out)]
+    if command[0] != "dissect":
+        command += ["--pairs", str(npz())]
+    assert main(command) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "captum-pse: interrupted, no results were written"
+    )
+    assert not out.exists()
+
+
+def interrupt(command: Sequence[str], ready: Callable[[], bool]) -> tuple[int, str]:
+    """Runs a command in a process of its own and sends it what Ctrl-C sends, once it is
+    ready; gives the exit code and standard error."""
+    code = (
+        "import signal, sys;"
+        # A shell's background jobs ignore it, and so do their children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from captum_pse.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not ready():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    return process.returncode, error
+
+
+def test_ctrl_c_leaves_no_part_of_the_demo(tmp_path):
+    out = tmp_path / "out"
+    code, error = interrupt(
+        ["demo", "--out", str(out)], lambda: any(out.rglob("*.png"))
+    )
+    assert code == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1] == "captum-pse: interrupted, no results were written"
+    assert not out.exists()
+
+
+def test_a_study_goes_on_after_ctrl_c(tmp_path, demo_pairs, monkeypatch):
+    out, path = tmp_path / "out", tmp_path / "pairs.npz"
+    demo_pairs.save(path)
+    command = ["study", "--model", MODEL, "--pairs", f"pgd={path}", "--out", str(out)]
+    command += ["--cell", "32", "--fresh-steps", "1"]
+    partial = out / ".study-partial"
+    code, error = interrupt(command, lambda: any(partial.glob("pairs/*.json")))
+    assert code == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1] == (
+        f"captum-pse: interrupted, partial results are in {partial}; give the same "
+        "command again to go on from them"
+    )
+    assert all(name.startswith(".study-partial/") for name in files(out))
+
+    kept = len(list(partial.glob("pairs/*.json")))
+    studied: list[Any] = []
+    study_pair = stages.study_pair
+    monkeypatch.setattr(
+        stages,
+        "study_pair",
+        lambda *args, **options: studied.append(1) or study_pair(*args, **options),
+    )
+    assert main(command) == 0
+    assert len(studied) == len(demo_pairs) - kept
+    assert not partial.exists()
+    tables = json.loads((out / "study.json").read_text())["tables"]
+    assert [row["pair"] for row in tables["pairs"]] == list(demo_pairs.names)
+
+
+@pytest.mark.parametrize(("studied", "says_why"), [(2, True), (3, False)])
+def test_study_says_why_pairs_are_left_out(
+    tmp_path, demo_pairs, capsys, monkeypatch, studied, says_why
+):
+    attacks = [{"attack": "pgd", "pairs": 3, "studied": studied}]
+    found = Study({"attacks": attacks, "findings": []}, {})
+    monkeypatch.setattr("captum_pse.studies.study", lambda *_, **__: found)
+    demo_pairs.save(tmp_path / "pgd.npz")
+    pairs = str(tmp_path / "pgd.npz")
+    command = ["study", "--model", MODEL, "--pairs", pairs, "--out", str(tmp_path)]
+    assert main(command) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"pgd: {studied} of 3 pairs are what they say")
+    assert line.endswith("check --weights, --mean and --std") == says_why
+
+
+def test_a_warning_is_one_line_that_says_what_to_do(tmp_path, npz, capsys, monkeypatch):
+    def fails(*args, **options):
+        raise MismatchError("they differ at conv1")
+
+    monkeypatch.setattr("captum_pse._engine.choice.incremental_scores", fails)
+    command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "32"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    said = [row for row in capsys.readouterr().err.splitlines() if "warning" in row]
+    # One a pair.
+    assert said == 2 * [
+        "captum-pse: warning: every perturbed input takes a full pass (they differ at "
+        "conv1); the numbers are right but take longer; ask for the engine dense to "
+        "have the same without a warning"
+    ]
+
+
+def help_of(arguments: list[str], capsys) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", *EXAMPLES])
+def test_the_examples_of_the_help_are_right(command, capsys):
+    """They parse, fit their level, and name layers that the models have."""
+    text = help_of([command] if command else [], capsys)
+    lines = text.split("\nexamples:\n")[1].split("\n\n")[0].replace("\\\n", " ")
+    examples = [shlex.split(line) for line in lines.splitlines()]
+    assert len(examples) >= 2
+    assert all(len(line) <= 88 for line in text.splitlines())
+    for name, *words in examples:
+        assert name == "captum-pse"
+        args = build_parser().parse_args(words)
+        assert args.command == (command or args.command)
+        if "level" in args:
+            _check_level(args)
+        source = getattr(args, "model", MODEL)
+        if source == MODEL:
+            model = demo.load_model()
+        elif ":" not in source:
+            with torch.device("meta"):
+                model = get_model(source, weights=None)
+        layers = [getattr(args, "layer", None), *(getattr(args, "layers", None) or ())]
+        for layer in filter(None, layers):
+            assert model.get_submodule(layer)
+
+
+def test_the_help_has_an_example_of_each_command_and_the_exit_codes(capsys):
+    text = help_of([], capsys)
+    assert re.findall(r"^  captum-pse (\w+)", text, re.MULTILINE) == list(EXAMPLES)
+    assert re.findall(r"^    (\w+)  ", text, re.MULTILINE) == list(EXAMPLES)
+    assert re.findall(r"^  (\d+)  ", text, re.MULTILINE) == ["0", "2", "130"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -521,6 +717,7 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
         (["explain"], 2),
         ([], 2),
         (["demo", "--cell", "0"], 2),
+        (["demo", "--cell", "x"], 2),
         (["demo", "--device", "nonsense"], 2),
         (["demo", "--device", "meta"], 2),
     ],
@@ -529,8 +726,11 @@ def test_usage(arguments, code, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == code
+    printed = capsys.readouterr()
     if arguments == ["--version"]:
-        assert capsys.readouterr().out.strip() == __version__
+        assert printed.out.strip() == __version__
+    if "--cell" in arguments:
+        assert f"--cell: got {arguments[-1]!r}, want a number, 1 or more" in printed.err
 
 
 def test_installed_as_a_module():

@@ -68,8 +68,18 @@ def test_pairs_fool_the_model(demo_model):
     assert torch.equal(demo.make_pairs(2).adversarial, demo.make_pairs(2).adversarial)
 
 
-def test_bad_input():
-    with pytest.raises(ValueError, match="n: got 0, want at least 1 scene"):
-        demo.Scenes(0)
-    with pytest.raises(IndexError, match="index: got 3, want 0 to 2"):
-        demo.Scenes(3)[3]
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: demo.Scenes(0), ValueError, "n: got 0, want at least 1 scene"),
+        (lambda: demo.Scenes(3)[3], IndexError, "index: got 3, want 0 to 2"),
+        (lambda: demo.draw_scene(-1, 0), ValueError, "seed: got -1, want 0 or more"),
+        (lambda: demo.draw_scene(0, -1), ValueError, "index: got -1, want 0 or more"),
+        (lambda: demo.make_pairs(0), ValueError, "n: got 0, want at least 1 scene"),
+        (lambda: demo.make_pairs(1, eps=0), ValueError, "eps: got 0, want more than 0"),
+        (lambda: demo.make_pairs(1, steps=0), ValueError, "steps: got 0, want a posit"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

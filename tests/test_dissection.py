@@ -645,6 +645,8 @@ def test_figures(demo_model):
         assert ax.get_title().startswith(f"{name}: {len(best)} of ")
     with pytest.raises(ValueError, match="layer: got 'conv1', want one of"):
         plot_detectors(result, ["conv1"])
+    with pytest.raises(ValueError, match="most: got 0, want at least 1"):
+        plot_detectors(result, most=0)
 
     figure = plot_units(method, result, dataset, "features.conv5", [5, 7], n_images=3)
     figure.canvas.draw()

@@ -27,7 +27,16 @@ from captum_pse import (
 from captum_pse.demo import CLASSES
 from captum_pse.pair_labels import PairLabels
 from captum_pse.region_decomposition import CLASS_MAPS
-from captum_pse.visualization import COLORS, plot_groups, plot_methods, plot_pair
+from captum_pse.visualization import (
+    COLORS,
+    plot_groups,
+    plot_interpretability,
+    plot_masking,
+    plot_methods,
+    plot_pair,
+    plot_refinement_curves,
+    plot_types,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
@@ -386,6 +395,20 @@ def test_one_method_and_maps_of_nothing():
     for component in ("promotion", "suppression"):
         text = titled(both, f"<other> $x$\n{component}").get_title()
         assert "rho undefined" in text
+
+
+@pytest.mark.parametrize(
+    ("draw", "empty", "argument"),
+    [
+        (plot_types, ([],), "rows"),
+        (plot_refinement_curves, ([],), "rows"),
+        (plot_interpretability, ([], []), "scores"),
+        (plot_masking, ([],), "results"),
+    ],
+)
+def test_nothing_to_draw(draw, empty, argument):
+    with pytest.raises(ValueError, match=f"{argument}: got none, want "):
+        draw(*empty)
 
 
 def test_methods_must_be_of_the_same_pairs():

@@ -104,7 +104,9 @@ def ablated_scores(
                 note = f"{kind}: {error}" if kind else str(error)
                 if engine == "incremental" or isinstance(error, MismatchError):
                     warnings.warn(
-                        f"every perturbed input takes a full pass: {note}",
+                        f"every perturbed input takes a full pass ({note}); the "
+                        "numbers are right but take longer; ask for the engine dense "
+                        "to have the same without a warning",
                         EngineWarning,
                         stacklevel=2,
                     )

@@ -54,20 +54,29 @@ class StructuredAttack(Perturbation):
     Args:
         forward_func (Callable): A model in evaluation mode, or a function around it,
             that returns logits ``(N, classes)``.
-        lower_bound, upper_bound (float, optional): l and u. Default: 0 and 1
+        lower_bound, upper_bound (float, optional): l and u, in the inputs' units.
+            Default: 0 and 1
 
     Raises:
         ValueError: ``lower_bound`` is not less than ``upper_bound``.
 
     Examples::
 
-        >>> from captum_pse.demo import load_model, make_pairs
+        >>> from captum_pse import grid_mask
+        >>> from captum_pse.demo import CLASSES, load_model, make_pairs
         >>> model, pair = load_model(), make_pairs(1)
+        >>> mask = grid_mask((64, 64), cell=16)
         >>> x = StructuredAttack(model).perturb(
-        ...     pair.natural, 1, targeted=True, iterations=40, search_steps=2
+        ...     pair.natural, CLASSES.index("boat"), targeted=True,
+        ...     feature_mask=mask, iterations=30, search_steps=1,
         ... )
-        >>> int(model(x).argmax())
-        1
+        >>> CLASSES[model(x).argmax()]
+        'boat'
+        >>> delta = x - pair.natural
+        >>> 0 < len(mask.expand_as(x)[delta != 0].unique()) <= 8  # of 16 groups
+        True
+        >>> bool(delta.norm() < (pair.adversarial - pair.natural).norm())
+        True
     """
 
     def __init__(
@@ -86,7 +95,7 @@ class StructuredAttack(Perturbation):
         self.upper_bound = upper_bound
 
     def bound(self, x: Tensor) -> Tensor:
-        """x within the bounds, as for Captum's other attacks."""
+        """``x`` clipped to the bounds, of any shape, as for Captum's other attacks."""
         return x.clamp(self.lower_bound, self.upper_bound)
 
     def perturb(
@@ -111,9 +120,10 @@ class StructuredAttack(Perturbation):
         r"""The adversarial inputs.
 
         Args:
-            inputs (Tensor or tuple[Tensor, ...]): ``x0``, N examples within the bounds.
+            inputs (Tensor or tuple[Tensor, ...]): ``x0``, N examples within the bounds,
+                ``(N, ...)``: images ``(N, C, H, W)``, say.
             target (int, list or Tensor): The labels to reach where ``targeted``, else
-                those to leave.
+                those to leave: one for all, or one for each example.
             additional_forward_args (Any, optional): Passed to ``forward_func`` after
                 the inputs. Default: None
             targeted (bool, optional): See ``target``. Default: False
@@ -142,7 +152,11 @@ class StructuredAttack(Perturbation):
             was found that succeeds, the one that missed by least.
 
         Raises:
-            TypeError, ValueError: An argument does not fit; the message names it.
+            TypeError: ``inputs`` are no floating-point tensors.
+            ValueError: ``inputs`` are not finite or out of bounds, ``target`` is no
+                label of the model, its scores are not ``(N, classes)``,
+                ``feature_mask`` does not fit, or another argument is out of its range;
+                the message names it.
         """
         settings = {
             "epsilon": epsilon, "group_weight": group_weight, "l2_weight": l2_weight,

@@ -18,7 +18,20 @@ class DemoNet(nn.Module):
     Maps RGB images in [0, 1], shape ``(N, 3, H, W)`` (trained at 64 x 64), to logits of
     shape ``(N, 12)`` in the order of :data:`captum_pse.demo.CLASSES`. The layers to
     look into are ``features.conv1`` to ``features.conv5``; each ends in a ReLU that is
-    not in-place.
+    not in-place, and a max-pooling halves the maps after each of the first three.
+
+    Args:
+        widths (tuple of int, optional): How many units each has, five; those of the
+            trained model by default. Default: ``(32, 48, 64, 96, 96)``
+
+    Examples::
+
+        >>> import torch
+        >>> model = DemoNet(widths=(4, 4, 4, 4, 8)).eval()
+        >>> tuple(model(torch.zeros(2, 3, 64, 64)).shape)
+        (2, 12)
+        >>> tuple(model.features(torch.zeros(2, 3, 64, 64)).shape)
+        (2, 8, 8, 8)
     """
 
     def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 96, 96)) -> None:
@@ -43,12 +56,15 @@ class DemoNet(nn.Module):
 def load_model() -> DemoNet:
     """The trained demo model in evaluation mode, from the weights in the package.
 
+    Returns:
+        *DemoNet*: A new one each time, on the CPU, in float32.
+
     Examples::
 
         >>> from captum_pse.demo import Scenes
-        >>> model = load_model()
-        >>> model(Scenes(2).batch()[0]).argmax(1).tolist()
-        [0, 1]
+        >>> images, labels = Scenes(12).batch()
+        >>> bool((load_model()(images).argmax(1) == labels).all())
+        True
     """
     from safetensors.torch import load
 

@@ -218,6 +218,7 @@ BACKDROPS: dict[str, Backdrop] = {
     "snow": Backdrop(("sky", ("grey", "blue")), ("snowfield", ("white",)), "cloud"),
 }
 
+#: The classes of the demo model, in the order of its logits.
 CLASSES: tuple[str, ...] = tuple(OBJECTS)
 SCENES: tuple[str, ...] = tuple(BACKDROPS)
 TEXTURES: tuple[str, ...] = ("plain", "striped", "dotted", "checkered")
@@ -243,13 +244,22 @@ _NUMBER = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn scene.
+    """One drawn scene; made by :func:`draw_scene` and :meth:`Scenes.scene`.
 
-    Args:
+    Attributes:
         image (Tensor): RGB in [0, 1], shape ``(3, 64, 64)``, float32.
         label (int): Index of the object's class in :data:`CLASSES`.
         concepts (dict[str, Tensor]): For each category of :data:`CONCEPTS` an int64
-            mask of shape ``(64, 64)``; for ``scene`` an int64 scalar.
+            mask of shape ``(64, 64)``, 0 for none; for ``scene`` an int64 scalar.
+
+    Examples::
+
+        >>> scene = draw_scene(seed=1, index=5)
+        >>> fish = CONCEPTS["object"].index("fish") + 1
+        >>> CLASSES[scene.label], bool((scene.concepts["object"] == fish).any())
+        ('fish', True)
+        >>> CONCEPTS["scene"][scene.concepts["scene"] - 1]
+        'night'
     """
 
     image: Tensor
@@ -370,14 +380,22 @@ def draw_scene(seed: int, index: int) -> Scene:
         index (int): Which scene of it, 0 or more; its class is ``index % 12``.
 
     Returns:
-        *Scene*: the same for the same arguments.
+        *Scene*: The same for the same arguments.
+
+    Raises:
+        ValueError: ``seed`` or ``index`` is negative.
 
     Examples::
 
         >>> scene = draw_scene(seed=0, index=3)
         >>> CLASSES[scene.label], tuple(scene.image.shape)
         ('car', (3, 64, 64))
+        >>> torch.equal(scene.image, draw_scene(seed=0, index=3).image)
+        True
     """
+    for name, value in (("seed", seed), ("index", index)):
+        if value < 0:
+            raise ValueError(f"{name}: got {value}, want 0 or more")
     rng = np.random.default_rng((seed, index))
     label = index % len(CLASSES)
     scene = str(rng.choice(SCENES))
@@ -395,17 +413,29 @@ def draw_scene(seed: int, index: int) -> Scene:
 class Scenes(Dataset[tuple[Tensor, int]]):
     """A data set of drawn scenes: item ``i`` is ``(image, label)``.
 
-    The training set of the demo model is ``seed`` 0, its test set ``seed`` 1.
+    The image is RGB, float32 ``(3, 64, 64)`` in [0, 1], the label an index of
+    :data:`CLASSES`. The training set of the demo model is ``seed`` 0, its test set
+    ``seed`` 1.
 
     Args:
-        n (int): How many scenes.
-        seed (int, optional): Which series. Default: 1
+        n (int): How many scenes, 1 or more.
+        seed (int, optional): Which series, 0 or more. Default: 1
+
+    Raises:
+        ValueError: ``n`` is less than 1.
+        IndexError: When an item is read: there is no such scene.
 
     Examples::
 
-        >>> image, label = Scenes(12)[5]
+        >>> scenes = Scenes(12)
+        >>> image, label = scenes[5]
         >>> CLASSES[label]
         'fish'
+        >>> images, labels = scenes.batch()
+        >>> torch.equal(images[5], image), labels.tolist() == list(range(12))
+        (True, True)
+        >>> torch.equal(scenes.scene(5).image, image)
+        True
     """
 
     def __init__(self, n: int, seed: int = 1) -> None:
@@ -417,7 +447,11 @@ class Scenes(Dataset[tuple[Tensor, int]]):
         return self.n
 
     def scene(self, index: int) -> Scene:
-        """The whole scene, with the mask of every concept."""
+        """The whole scene, with the mask of every concept.
+
+        Raises:
+            IndexError: There is no such scene.
+        """
         if not 0 <= index < self.n:
             raise IndexError(f"index: got {index}, want 0 to {self.n - 1}")
         return draw_scene(self.seed, index)
@@ -427,6 +461,6 @@ class Scenes(Dataset[tuple[Tensor, int]]):
         return scene.image, scene.label
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """All images ``(n, 3, 64, 64)`` and their labels ``(n,)``."""
+        """All images ``(n, 3, 64, 64)`` and their labels, int64 ``(n,)``."""
         images, labels = zip(*(self[i] for i in range(self.n)), strict=True)
         return torch.stack(images), torch.tensor(labels)

@@ -20,7 +20,7 @@ from captum_pse.dissection.concepts import Concept, ConceptSample, Labels
 
 
 class BrodenConcepts(Dataset[ConceptSample]):
-    """A folder in the published format of the Broden data set (Bau et al. 2017).
+    """A folder in the published format of the Broden data set.
 
     - ``category.csv``: the categories, in the column ``name``.
     - ``c_<category>.csv``: the concepts of one, in the columns ``number`` and ``name``.
@@ -29,6 +29,14 @@ class BrodenConcepts(Dataset[ConceptSample]):
       masks), and one for each category: empty, a number that stands for the whole
       image, or the path of a mask under ``images/``, whose pixels are
       ``R + 256 G``, 0 for none; several of either are joined by ``;``.
+
+    An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
+    [0, 1], and int64 labels of the categories that its row has: a mask ``(h, w)``,
+    several ``(L, h, w)``, or numbers ``(n,)``.
+
+    Source: D. Bau, B. Zhou, A. Khosla, A. Oliva, A. Torralba, "Network Dissection:
+    Quantifying Interpretability of Deep Visual Representations", CVPR 2017,
+    arXiv:1704.05796.
 
     Args:
         folder (str or Path): Where these files are.
@@ -39,14 +47,33 @@ class BrodenConcepts(Dataset[ConceptSample]):
             every image is read twice. Default: None
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: A file is malformed; the message names it and the row.
+        FileNotFoundError: A CSV file is missing or, when an item is read, an image or
+            mask.
+        ValueError: There is no such category, or a file is malformed; the message names
+            it and the row.
 
     Examples::
 
-        >>> dataset = BrodenConcepts("broden1_224")  # doctest: +SKIP
-        >>> dataset[0].labels["object"].shape  # doctest: +SKIP
-        torch.Size([112, 112])
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     (folder / "images").mkdir()
+        ...     Image.new("RGB", (8, 8), "red").save(folder / "images/a.png")
+        ...     Image.new("RGB", (4, 4), (44, 1, 0)).save(folder / "images/a_part.png")
+        ...     for file, text in {
+        ...         "category.csv": "name\\npart\\nscene",
+        ...         "c_part.csv": "number,name\\n300,wheel",
+        ...         "c_scene.csv": "number,name\\n7,street",
+        ...         "index.csv": "image,part,scene\\na.png,a_part.png,7",
+        ...     }.items():
+        ...         _ = (folder / file).write_text(text)
+        ...     dataset = BrodenConcepts(folder)
+        ...     image, labels = dataset[0]
+        >>> [concept.name for concept in dataset.concepts]
+        ['street', 'wheel']
+        >>> labels["part"].unique(), labels["scene"]
+        (tensor([300]), tensor([7]))
     """
 
     def __init__(

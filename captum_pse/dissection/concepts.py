@@ -16,7 +16,19 @@ Labels: TypeAlias = Tensor | Collection[int]
 
 
 class Concept(NamedTuple):
-    """A concept: its number is unique within its category, and above 0."""
+    """A concept: its number is unique within its category, and above 0.
+
+    Attributes:
+        category (str): ``"object"`` or ``"color"``, say.
+        number (int): 1 or more: what stands for it in masks of that category.
+        name (str): What tables and figures call it.
+
+    Examples::
+
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> Concept("object", 4, "car") in SceneConcepts(1).concepts
+        True
+    """
 
     category: str
     number: int
@@ -24,11 +36,28 @@ class Concept(NamedTuple):
 
 
 class ConceptSample(NamedTuple):
-    """An image ``(C, H, W)``, floating point, and its labels by category.
+    """An image and its labels by category.
 
     The masks of one image have the same size, which need not be the image's. An image
     carries labels of a category if it has a mask of it, be that empty, or at least one
     number: leave out the categories that nobody looked for in it.
+
+    Attributes:
+        image (Tensor): ``(C, H, W)``, floating point, in the range that the model
+            takes.
+        labels (mapping): By category, the numbers of its concepts, integers: a mask
+            ``(h, w)``, or ``(L, h, w)`` where a pixel may have up to L of them, 0 for
+            none; or those of the whole image, a collection, or a tensor ``()`` or
+            ``(n,)``.
+
+    Examples::
+
+        >>> mask = torch.zeros(8, 8, dtype=torch.int64)
+        >>> mask[:, 4:] = 3
+        >>> labels = {"object": mask, "scene": [2]}
+        >>> sample = ConceptSample(torch.rand(3, 16, 16), labels)
+        >>> sample.labels["object"].unique().tolist()
+        [0, 3]
     """
 
     image: Tensor
@@ -36,11 +65,28 @@ class ConceptSample(NamedTuple):
 
 
 class ConceptDataset(Protocol):
-    """Any sequence of samples that names its concepts."""
+    """Any sequence of samples that names its concepts.
+
+    There is nothing to inherit from: ``len``, items from 0, and the attribute
+    ``concepts`` are enough. A sample has to be the same each time it is read.
+
+    Examples::
+
+        >>> from captum_pse import NetworkDissection
+        >>> class Squares(list):
+        ...     concepts = [Concept("object", 1, "square")]
+        >>> image = torch.zeros(1, 8, 8)
+        >>> image[:, 2:4, 2:4] = 1
+        >>> squares = Squares([ConceptSample(image, {"object": image[0].long()})])
+        >>> pixels = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten())
+        >>> method = NetworkDissection(pixels, ["0"], quantile=0.1)
+        >>> method.dissect(squares).iou("0").tolist()
+        [[1.0]]
+    """
 
     @property
     def concepts(self) -> Sequence[Concept]:
-        """All concepts; their order breaks ties."""
+        """All concepts, at least one; their order breaks ties."""
 
     def __len__(self) -> int: ...
 

@@ -23,11 +23,16 @@ MIN_IOU = 0.04
 class NetworkDissection:
     r"""Finds the concept that each unit of some layers detects, if any.
 
-    The threshold of a unit is the value that it exceeds at the share ``quantile`` of
-    all positions of all images, at the layer's own resolution. Its mask in an image is
-    where its map, upsampled bilinearly (``align_corners=False``) to the size of the
-    image's labels, exceeds that threshold. IoU and detectors are as
-    :class:`captum_pse.Dissection` says.
+    The threshold :math:`T_k` of unit k, whose map is :math:`A_k`, is the value that it
+    exceeds at the share ``quantile`` of all positions of all images, at the layer's own
+    resolution:
+
+    .. math::
+        P(A_k > T_k) = \text{quantile}.
+
+    Its mask in an image is where its map, upsampled bilinearly
+    (``align_corners=False``) to the size of the image's labels, exceeds that threshold.
+    IoU and detectors are as :class:`captum_pse.Dissection` says.
 
     The original aligns the upsampled maps by the receptive fields of the units; here,
     as in its authors' later code, a map spans the image.
@@ -38,7 +43,8 @@ class NetworkDissection:
     ``torch.distributed`` takes its share of the batches, and all return the same.
 
     Source: D. Bau, B. Zhou, A. Khosla, A. Oliva, A. Torralba, "Network Dissection:
-    Quantifying Interpretability of Deep Visual Representations", CVPR 2017.
+    Quantifying Interpretability of Deep Visual Representations", CVPR 2017,
+    arXiv:1704.05796; the defaults are theirs.
 
     Args:
         forward_func (Callable): The model, in evaluation mode, or a function around it.
@@ -50,16 +56,26 @@ class NetworkDissection:
             output where it is something else. Default: None
 
     Raises:
-        TypeError, ValueError: An argument does not fit.
+        TypeError: A layer is neither a module nor a name.
+        ValueError: ``layers`` is no list, empty, or names a layer twice or one that the
+            model lacks; ``quantile`` or ``min_iou`` is out of range.
 
     Examples::
 
         >>> from captum_pse.demo import load_model
         >>> from captum_pse.dissection import SceneConcepts
+        >>> scenes = SceneConcepts(24)
         >>> method = NetworkDissection(load_model(), ["features.conv1"])
-        >>> result = method.dissect(SceneConcepts(24))
-        >>> result.summary()[0]["units"]
-        32
+        >>> result = method.dissect(scenes)
+        >>> unit = int(result.best("features.conv1")[0].argmax())
+        >>> row = result.table()[unit]
+        >>> row["concept"], row["detector"]
+        ('red', True)
+        >>> brightest = int(result.layers["features.conv1"].images[unit, 0])
+        >>> image = scenes[brightest].image.unsqueeze(0)
+        >>> mask = method.unit_masks(image, result, "features.conv1", [unit])
+        >>> tuple(mask.shape), bool(mask.any())
+        ((1, 1, 64, 64), True)
     """
 
     def __init__(
@@ -120,9 +136,15 @@ class NetworkDissection:
             show_progress (bool, optional): Whether to show progress bars.
                 Default: False
 
+        Returns:
+            *Dissection*: Thresholds and counts of every unit, on the CPU.
+
         Raises:
-            TypeError, ValueError: An argument, a sample or a layer does not fit, or an
-                activation is not finite.
+            TypeError: A layer does not return one tensor, or labels are no integers.
+            ValueError: The data set is empty, ``batch_size`` is less than 1, a sample
+                does not fit (an unknown category or number, or masks of different
+                sizes), a layer's output is not ``(N, K, H, W)``, or an activation is
+                not finite.
         """
         if len(dataset) == 0:
             raise ValueError("dataset: got an empty one, want at least one image")
@@ -178,10 +200,13 @@ class NetworkDissection:
             images (Tensor): Shape ``(N, C, H, W)``.
             result (Dissection): With the thresholds.
             layer (str): Name of the layer.
-            units (sequence of int): Which of its units.
+            units (sequence of int): Which of its K units, from 0.
 
         Returns:
             *Tensor*: bool ``(N, len(units), H, W)``, at the images' resolution.
+
+        Raises:
+            ValueError: There is no such layer or unit.
         """
         if layer not in self.names:
             raise ValueError(f"layer: got {layer!r}, want one of {self.names}")

@@ -24,16 +24,33 @@ if TYPE_CHECKING:
 class LayerOverlaps:
     """The counts of a layer of K units; C concepts, G categories.
 
+    What :class:`captum_pse.Dissection` computes IoU from: masks of units and concepts
+    at the resolution of the labels, added up over the images.
+
     Attributes:
-        thresholds (Tensor): ``(K,)``, what a unit exceeds at the share ``quantile`` of
-            all positions.
+        thresholds (Tensor): ``(K,)``, in activation units, what a unit exceeds at the
+            share ``quantile`` of all positions.
         exact (bool): Whether they are exact, or to 0.2 % from a histogram.
         intersections (Tensor): int64 ``(K, C)``, pixels in unit's and concept's masks.
         areas (Tensor): int64 ``(K, G)``, pixels in the unit's mask, over the images
             that carry labels of the category.
         total (Tensor): int64 ``(K,)``, pixels in the unit's mask, over all images.
-        peaks, images (Tensor): ``(K, n)``, the unit's highest activations of different
-            images, and which images; -1 for none.
+        peaks, images (Tensor): ``(K, 8)``, the unit's highest activations of different
+            images, descending, -inf where there are fewer; and which images those are,
+            int64, -1 for none.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model
+        >>> from captum_pse.dissection import NetworkDissection, SceneConcepts
+        >>> method = NetworkDissection(load_model(), ["features.conv1"])
+        >>> layer = method.dissect(SceneConcepts(4)).layers["features.conv1"]
+        >>> layer.intersections.shape == (32, len(SceneConcepts(4).concepts))
+        True
+        >>> bool((layer.intersections <= layer.total[:, None]).all())
+        True
+        >>> layer.images[0].sort(descending=True).values.tolist()
+        [3, 2, 1, 0, -1, -1, -1, -1]
     """
 
     thresholds: Tensor
@@ -57,7 +74,10 @@ class Dissection(SavedResult):
         \text{IoU}_{k,c} = \frac{\sum |M_k \cap L_c|}{\sum |M_k \cup L_c|}
 
     over the images that carry labels of c's category. A unit detects the concept with
-    the largest IoU, the first of equals, if that is above ``min_iou``.
+    the largest IoU, the first of equals, if that is above ``min_iou``. Methods that
+    take the name of a layer raise ValueError where it was not dissected.
+
+    Source: Bau et al., "Network Dissection", arXiv:1704.05796.
 
     Attributes:
         concepts (tuple[Concept, ...]): The vocabulary, in the order that breaks ties.
@@ -67,6 +87,30 @@ class Dissection(SavedResult):
             of each category, in order of first concept.
         n_pixels, n_images (int): Of the whole set.
         quantile, min_iou (float): See :class:`captum_pse.NetworkDissection`.
+
+    Examples::
+
+        >>> import tempfile
+        >>> from captum_pse import NetworkDissection
+        >>> from captum_pse.demo import load_model
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> method = NetworkDissection(load_model(), ["features.conv5"])
+        >>> result = method.dissect(SceneConcepts(24))
+        >>> iou, places = result.best("features.conv5")
+        >>> unit = int(iou.argmax())
+        >>> result.concepts[places[unit]].name
+        'rocket'
+        >>> bool(result.detectors("features.conv5")[unit])
+        True
+        >>> result.summary()[0]["detectors"] == sum(
+        ...     row["detector"] for row in result.table()
+        ... )
+        True
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result.save(f"{folder}/found.safetensors")
+        ...     again = Dissection.load(f"{folder}/found.safetensors")
+        >>> again.table() == result.table()
+        True
     """
 
     concepts: tuple[Concept, ...]
@@ -84,6 +128,7 @@ class Dissection(SavedResult):
 
     @property
     def categories(self) -> tuple[str, ...]:
+        """The G categories, in order of first concept."""
         return self._vocabulary.categories
 
     def __repr__(self) -> str:
@@ -94,20 +139,33 @@ class Dissection(SavedResult):
         return f"Dissection({self.n_images} images, {found})"
 
     def iou(self, layer: str) -> Tensor:
-        """Of every unit with every concept, ``(K, C)``, double precision; 0 where
-        neither is anywhere."""
+        """Of every unit with every concept, ``(K, C)``, in [0, 1], double precision; 0
+        where neither is anywhere.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
         counts = self._layer(layer)
         union = counts.areas[:, self._vocabulary.category] + self.concept_areas
         union = union - counts.intersections
         return counts.intersections.double() / union.clamp(min=1)
 
     def best(self, layer: str) -> tuple[Tensor, Tensor]:
-        """The largest IoU of each unit and the place of its concept, ``(K,)`` each."""
+        """The largest IoU of each unit, in [0, 1], and the place of its concept in
+        ``concepts``, int64, ``(K,)`` each.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
         iou = self.iou(layer)
         return iou.amax(dim=1), iou.argmax(dim=1)
 
     def detectors(self, layer: str) -> Tensor:
-        """bool ``(K,)``: the unit's largest IoU is above ``min_iou``."""
+        """bool ``(K,)``: the unit's largest IoU is above ``min_iou``.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
         return self.best(layer)[0] > self.min_iou
 
     def table(self) -> list[dict[str, Any]]:
@@ -188,7 +246,12 @@ class Dissection(SavedResult):
         return records
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes :meth:`table`, whole or not at all."""
+        """Writes :meth:`table`, whole or not at all. The folder is made where it is
+        missing.
+
+        Args:
+            path (str or Path): The file.
+        """
         with atomic_path(path) as partial:
             write_csv(partial, self.table())
 
@@ -199,7 +262,13 @@ class Dissection(SavedResult):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the summary, the units and the concepts with the versions and
-        settings, whole or not at all."""
+        settings, whole or not at all. The folder is made where it is missing.
+
+        Args:
+            path (str or Path): The file.
+            settings (mapping, optional): More to write down, as JSON can hold it.
+                Default: None
+        """
         content = {
             "manifest": {
                 **versions(),
@@ -217,7 +286,16 @@ class Dissection(SavedResult):
 
     def plot(self, layers: Sequence[str] | None = None, **options: Any) -> Figure:
         """Bars of detectors by concept; see
-        :func:`captum_pse.visualization.plot_detectors`."""
+        :func:`captum_pse.visualization.plot_detectors`.
+
+        Args:
+            layers (sequence of str, optional): Which layers; None draws all.
+                Default: None
+            options: ``most``, how many concepts of a layer to draw at most.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
         from captum_pse.visualization import plot_detectors
 
         return plot_detectors(self, layers, **options)

@@ -28,18 +28,33 @@ class SegmentationConcepts(Dataset[ConceptSample]):
     ``Cityscapes(target_type="semantic")`` of ``torchvision.datasets``, and anything
     that gives an image and an integer mask.
 
+    An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
+    [0, 1], and an int64 mask ``(h, w)`` of the category, in which class k is k + 1 and
+    what is no concept is 0.
+
     Args:
-        dataset (Dataset): Gives pairs of a PIL image and its mask, a PIL image or an
-            integer tensor ``(h, w)``.
+        dataset (Dataset): Any sequence of pairs: a PIL image and its mask, a PIL image
+            or an integer tensor ``(h, w)``.
         names (sequence of str or None): The name of class 0, 1, ...; None for those
             that are no concept, as the background. Values past the last are none
             either, such as 255, the border.
         category (str, optional): What to call the category. Default: ``"object"``
         transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
 
+    Raises:
+        ValueError: When an item is read: the transform did not leave a floating-point
+            image.
+
     Examples::
 
-        >>> from torchvision.datasets import VOCSegmentation  # doctest: +SKIP
+        >>> image = Image.new("RGB", (4, 2), "red")
+        >>> mask = torch.tensor([[0, 1, 1, 2], [0, 0, 2, 255]])
+        >>> pets = SegmentationConcepts([(image, mask)], [None, "cat", "dog"])
+        >>> [(concept.number, concept.name) for concept in pets.concepts]
+        [(2, 'cat'), (3, 'dog')]
+        >>> pets[0].labels["object"].tolist()
+        [[0, 2, 2, 3], [0, 0, 3, 0]]
+        >>> from torchvision.datasets import VOCSegmentation
         >>> from torchvision.models.segmentation import FCN_ResNet50_Weights
         >>> names = [None, *FCN_ResNet50_Weights.DEFAULT.meta["categories"][1:]]
         >>> voc = SegmentationConcepts(VOCSegmentation("data"), names)  # doctest: +SKIP
@@ -83,17 +98,36 @@ class SegmentationConcepts(Dataset[ConceptSample]):
 class FolderConcepts(Dataset[ConceptSample]):
     """A folder of images and a folder of masks of the same names.
 
+    An item is a :class:`ConceptSample`, in order of names: the image in RGB, float32
+    ``(3, H, W)`` in [0, 1], and an int64 mask ``(h, w)`` of the category.
+
     Args:
         images (str or Path): The images.
         masks (str or Path): Their masks, with the same names but for the ending; grey,
             palette, or RGB with the number in ``R + 256 G``; 0 for none.
-        names (dict[int, str]): The concepts, by their number in the masks.
+        names (dict[int, str]): The concepts, by their number in the masks, 1 or more.
         category (str, optional): What to call the category. Default: ``"object"``
         transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: An image has no mask, or a mask no image.
+        ValueError: An image has no mask, or a mask no image; two files of a folder
+            differ in their ending only; or, when an item is read, a file is no image,
+            or no mask.
+
+    Examples::
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     images, masks = Path(name, "images"), Path(name, "masks")
+        ...     for folder in (images, masks):
+        ...         folder.mkdir()
+        ...     Image.new("RGB", (8, 8), "red").save(images / "a.jpg")
+        ...     Image.new("L", (4, 4), 2).save(masks / "a.png")
+        ...     dataset = FolderConcepts(images, masks, {1: "cat", 2: "dog"})
+        ...     image, labels = dataset[0]
+        >>> tuple(image.shape), labels["object"].unique().tolist()
+        ((3, 8, 8), [2])
     """
 
     def __init__(
@@ -129,9 +163,27 @@ class FolderConcepts(Dataset[ConceptSample]):
 class SceneConcepts(Dataset[ConceptSample]):
     """The demo's drawn scenes, with the concepts that are drawn in them.
 
+    An item is a :class:`ConceptSample`: an RGB image, float32 ``(3, 64, 64)`` in
+    [0, 1], and for each category of :data:`captum_pse.demo.CONCEPTS` an int64 mask
+    ``(64, 64)``, but for ``scene`` one number.
+
     Args:
         n (int, optional): How many. Default: 240
-        seed (int, optional): As for :class:`captum_pse.demo.Scenes`. Default: 0
+        seed (int, optional): As for :class:`captum_pse.demo.Scenes`; 0 is what the demo
+            model was trained on. Default: 0
+
+    Raises:
+        ValueError: ``n`` is less than 1.
+        IndexError: When an item is read: there is no such scene.
+
+    Examples::
+
+        >>> scenes = SceneConcepts(4)
+        >>> car = Concept("object", 4, "car")
+        >>> car in scenes.concepts
+        True
+        >>> [bool((labels["object"] == car.number).any()) for _, labels in scenes]
+        [False, False, False, True]
     """
 
     def __init__(self, n: int = 240, seed: int = 0) -> None:

@@ -24,9 +24,28 @@ FORMAT = "captum_pse.Study/1"
 class Study:
     """What the study found, as tables: lists of dicts, one a row.
 
+    Made by :func:`captum_pse.study`, which also writes it to ``study.json``; None stands
+    for a number that does not exist, as an interval of too few pairs.
+
     Attributes:
-        tables (dict[str, list[dict]]): By the name of the file.
+        tables (dict[str, list[dict]]): By the name of the file; see
+            :func:`captum_pse.study`.
         manifest (dict): Versions, seed, settings and digests of what came in.
+
+    Examples::
+
+        >>> import tempfile
+        >>> from captum_pse import study
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     found = study(
+        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, fresh_steps=1
+        ...     )
+        ...     again = Study.load(out)
+        >>> again.tables == found.tables, again.manifest == found.manifest
+        (True, True)
+        >>> {row["verdict"] for row in found.summary()}  # too few
+        {'cannot be told'}
     """
 
     tables: Tables
@@ -34,7 +53,7 @@ class Study:
 
     @classmethod
     def load(cls, out: str | Path) -> Study:
-        """Reads what :func:`study` wrote into a folder.
+        """Reads what :func:`captum_pse.study` wrote into a folder.
 
         Raises:
             FileNotFoundError: It holds no ``study.json``.
@@ -60,7 +79,14 @@ class Study:
         return self.tables["findings"]
 
     def plot(self, name: OfAll) -> Figure:
-        """One of the figures that are of all attacks."""
+        """One of the figures that are of all attacks.
+
+        Args:
+            name (str): ``"types"``, ``"refinement"`` or ``"interpretability"``.
+
+        Raises:
+            ValueError: There is no such figure.
+        """
         from captum_pse.visualization import (
             plot_interpretability,
             plot_refinement_curves,

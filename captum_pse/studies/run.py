@@ -46,6 +46,9 @@ def study(
 ) -> Study:
     """The paper's analysis of one or several attacks on a model.
 
+    Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057.
+
     Pairs on which the model does not say the true label before the attack and the
     attack's after it are counted, and left out of all else. Intervals are of 95 %: of
     means by bootstrap over pairs, of shares Wilson's.
@@ -76,8 +79,8 @@ def study(
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
-        attacks (mapping): By name, the pairs that an attack made, of one image input in
-            [0, 1].
+        attacks (mapping): By name, the pairs that an attack made, of one image input
+            ``(N, C, H, W)`` in [0, 1].
         out (str or Path): The folder, made where it is missing.
         layers (sequence of str, optional): Those whose units are looked at; None takes
             the last one with a spatial output. Default: None
@@ -90,12 +93,38 @@ def study(
             [0, 1] units. Default: 2/255
         fresh_steps (int, optional): Its steps. Default: 10
         seed (int, optional): Of everything random. Default: 0
-        batch, device, settings, show_progress: As :func:`captum_pse.explain.explain`.
+        batch (int, optional): How many images one pass holds. Default: 16
+        device (str, optional): Where to compute. Default: ``"cpu"``
+        settings (mapping, optional): More that the results depend on, to write down;
+            partial results of other settings are not used. Default: None
+        show_progress (bool, optional): Whether to show progress bars. Default: False
+
+    Returns:
+        *Study*: The tables and the manifest, the same in every process.
 
     Raises:
-        TypeError, ValueError: No attacks, names that make the same file name, images
-            of different sizes or not in [0, 1], a setting that does not fit, or as
-            :func:`captum_pse.explain.explain`.
+        ValueError: No attacks, names that make the same file name, images of different
+            sizes or not in [0, 1], a setting that is out of range, no such layer, a
+            label that is not one of the model's classes, or pairs that are not images
+            or that the model does not take.
+        TypeError: A layer is neither a module nor a name, or ``concepts`` have labels
+            that are no integers.
+
+    Examples::
+
+        >>> import tempfile
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     found = study(
+        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, fresh_steps=1
+        ...     )
+        ...     sorted(path.name for path in Path(out, "figures").iterdir())
+        ['interpretability.png', 'masking-pgd.png', 'refinement.png', 'types.png']
+        >>> found.tables["attacks"][0]["studied"]
+        1
+        >>> shares = [r["mean"] for r in found.tables["types"] if r["groups"] == "all"]
+        >>> round(sum(shares), 6)
+        1.0
     """
     if not attacks:
         raise ValueError("attacks: got none, want at least one set of pairs")

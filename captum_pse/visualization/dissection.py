@@ -36,11 +36,28 @@ def plot_detectors(
         result (Dissection): Any.
         layers (sequence of str, optional): Which layers; None draws all. Default: None
         most (int, optional): How many concepts of a layer to draw at most, those with
-            most detectors; the panel says how many there are. Default: 30
+            most detectors, 1 or more; the panel says how many there are. Default: 30
+
+    Returns:
+        *Figure*: A panel for each layer; a bar's height is a number of units, its
+        colour the concept's category.
 
     Raises:
-        ValueError: There is no such layer.
+        ValueError: There is no such layer, or ``most`` is not positive.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> method = NetworkDissection(load_model(), ["features.conv1"])
+        >>> result = method.dissect(SceneConcepts(4))
+        >>> (panel,) = plot_detectors(result).axes
+        >>> found = result.detectors("features.conv1")
+        >>> sum(bar.get_height() for bar in panel.patches) == int(found.sum()) > 0
+        True
     """
+    if most < 1:
+        raise ValueError(f"most: got {most}, want at least 1")
     names = list(result.layers) if layers is None else list(layers)
     colours = {
         category: _COLOURS[i % len(_COLOURS)]
@@ -100,8 +117,24 @@ def plot_units(
             largest IoU. Default: None
         n_images (int, optional): How many images of each, 8 at most. Default: 5
 
+    Returns:
+        *Figure*: ``len(units)`` rows of ``n_images`` panels; images outside [0, 1] are
+        rescaled one by one.
+
     Raises:
         ValueError: There is no such layer or unit.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> scenes, layer = SceneConcepts(24), "features.conv1"
+        >>> method = NetworkDissection(load_model(), [layer])
+        >>> result = method.dissect(scenes)
+        >>> best = int(result.best(layer)[0].argmax())
+        >>> figure = plot_units(method, result, scenes, layer, [best], n_images=3)
+        >>> len(figure.axes), figure.axes[0].get_title("left").split(",")[0]
+        (3, 'unit 5: red')
     """
     iou, places = result.best(layer)
     if units is None:

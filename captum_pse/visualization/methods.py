@@ -59,6 +59,10 @@ def plot_methods(
             the first result that has groups, or else the default ones. Default: None
         top (int, optional): How many groups to compare by overlap. Default: 20
 
+    Returns:
+        *Figure*: The pair in the first column, then promotion above suppression for
+        each method.
+
     Raises:
         ValueError: No result, one that is not of images, or of other pairs.
         IndexError: There is no such example.
@@ -73,6 +77,10 @@ def plot_methods(
         ...     "PSE": PromotionSuppression(model).decompose(*pair),
         ...     "Saliency": PairedAttribution(Saliency(model)).decompose(*pair),
         ... })
+        >>> [ax.get_title().splitlines()[:2] for ax in figure.axes[1:3]]
+        [['PSE', 'promotion'], ['Saliency', 'promotion']]
+        >>> figure.axes[2].get_title().splitlines()[2].startswith("rho")
+        True
     """
     if not results:
         raise ValueError("results: got none, want at least one")
@@ -173,6 +181,18 @@ def plot_agreement(result: Agreement, *, title: str | None = None) -> Figure:
     Args:
         result (Agreement): Of any number of methods.
         title (str, optional): Above the figure. Default: None
+
+    Returns:
+        *Figure*: To the left Spearman's rho, coloured from -1 to 1, to the right the
+        overlap of the strongest groups, from 0 to 1; means over the examples where they
+        exist.
+
+    Examples::
+
+        >>> first = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> figure = plot_agreement(agreement({"a": first, "b": -first}, top=2))
+        >>> [ax.images[0].get_array().tolist() for ax in figure.axes]
+        [[[1.0, -1.0], [-1.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]]
     """
     names = [printable(name) for name in result.names]
     figure = Figure(figsize=(4 + 1.1 * len(names), 2 + 0.6 * len(names)))

@@ -105,8 +105,12 @@ def plot_pair(
         class_names (sequence of str, optional): Names of the classes. Default: None
         title (str, optional): Put before the description of the example. Default: None
 
+    Returns:
+        *Figure*: Two rows of four panels: above the pair, the perturbation and a
+        scatter of the groups, below promotion, suppression, ratio and type.
+
     Raises:
-        ValueError: The result is not of images.
+        ValueError: The result is not of images, or ``class_names`` are too few.
         IndexError: There is no such example.
 
     Examples::
@@ -115,6 +119,11 @@ def plot_pair(
         >>> from captum_pse.demo import CLASSES, load_model, make_pairs
         >>> result = PromotionSuppression(load_model()).decompose(*make_pairs(1))
         >>> figure = plot_pair(result, class_names=CLASSES)
+        >>> figure.get_suptitle().splitlines()[0]
+        'true balloon (0), attacked towards boat (1)'
+        >>> promotion, suppression = (ax.images[0] for ax in figure.axes[4:6])
+        >>> promotion.get_clim() == suppression.get_clim()
+        True
     """
     existing(len(result), example)
     natural, adversarial, note = display_pair(result, example)
@@ -179,9 +188,27 @@ def plot_groups(
         most (int, optional): How many groups to draw at most; the axis says how many
             there are. Default: 40
 
+    Returns:
+        *Figure*: One panel: bars in logits, those of most effect first.
+
     Raises:
         IndexError: There is no such example.
-        ValueError: ``most`` is not positive.
+        ValueError: ``most`` is not positive, or ``class_names`` are too few.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression, grid_mask
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> result = PromotionSuppression(load_model()).decompose(
+        ...     *make_pairs(1), feature_mask=grid_mask((64, 64), cell=16)
+        ... )
+        >>> (ax,) = plot_groups(result, most=5).axes
+        >>> ax.get_xlabel()
+        'group, the 5 of 16 with most effect'
+        >>> sizes = [abs(bar.get_height()) for bar in ax.patches]
+        >>> effects = [p + s for p, s in zip(sizes[:5], sizes[5:])]
+        >>> effects == sorted(effects, reverse=True)
+        True
     """
     existing(len(result), example)
     if most < 1:

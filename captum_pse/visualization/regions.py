@@ -58,10 +58,14 @@ def plot_regions(
         example (int, optional): Which example. Default: 0
         class_names (sequence of str, optional): Names of the classes. Default: None
         title (str, optional): Put before the description of the example. Default: None
-        percentile (float, optional): Of the mask. Default: 70
+        percentile (float, optional): Of the mask, in [0, 100]. Default: 70
+
+    Returns:
+        *Figure*: Two rows of three panels; maps are in the map's own units.
 
     Raises:
-        ValueError: The result is not of images.
+        ValueError: The result is not of images, ``class_names`` are too few, or
+            ``percentile`` is out of range.
         IndexError: There is no such example.
 
     Examples::
@@ -69,7 +73,14 @@ def plot_regions(
         >>> from captum_pse import AdversarialCAM
         >>> from captum_pse.demo import CLASSES, load_model, make_pairs
         >>> method = AdversarialCAM(load_model(), "features.conv4")
-        >>> figure = method.decompose(*make_pairs(1)).plot(class_names=CLASSES)
+        >>> figure = plot_regions(
+        ...     method.decompose(*make_pairs(1)), class_names=CLASSES
+        ... )
+        >>> [ax.get_title().split(",")[0] for ax in figure.axes[:2]]
+        ['natural', 'adversarial']
+        >>> maps = [figure.axes[place].images[1] for place in (0, 1, 3, 4)]
+        >>> len({drawn.get_clim() for drawn in maps})  # one scale
+        1
     """
     existing(len(result), example)
     natural, adversarial, note = display_pair(result, example)

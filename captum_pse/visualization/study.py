@@ -33,8 +33,27 @@ def plot_types(rows: Rows) -> Figure:
 
     Args:
         rows (sequence of mapping): The table ``types`` of the study.
+
+    Returns:
+        *Figure*: Three panels: shares of all groups, of those above the median effect,
+        and of the sum of effects.
+
+    Raises:
+        ValueError: ``rows`` are empty.
+
+    Examples::
+
+        >>> shares = {"suppression": 0.25, "balanced": 0.5, "promotion": 0.25}
+        >>> rows = [
+        ...     {"attack": "pgd", "groups": groups, "type": kind, "mean": mean}
+        ...     for groups in ("all", "above_median", "by_effect")
+        ...     for kind, mean in {**shares, "inactive": 0.0}.items()
+        ... ]
+        >>> figure = plot_types(rows)
+        >>> [float(bar.get_width()) for bar in figure.axes[0].patches]
+        [0.25, 0.5, 0.25, 0.0]
     """
-    attacks = _distinct(rows, "attack")
+    attacks = _attacks("rows", rows)
     figure = Figure(figsize=(11, 1.4 + 0.5 * len(attacks)), layout="constrained")
     axes = figure.subplots(1, len(_COUNTED), sharey=True)
     places = range(len(attacks))
@@ -71,8 +90,27 @@ def plot_refinement_curves(rows: Rows) -> Figure:
 
     Args:
         rows (sequence of mapping): The table ``refinement`` of the study.
+
+    Returns:
+        *Figure*: A panel for each attack, a line for each ranking.
+
+    Raises:
+        ValueError: ``rows`` are empty.
+
+    Examples::
+
+        >>> rows = [
+        ...     {"attack": "pgd", "kept_by": "effect", "fraction": fraction, "pairs": 8,
+        ...      "reaches": mean, "reaches_low": low, "reaches_high": high}
+        ...     for fraction, mean, low, high in [
+        ...         (0.0, 0.0, 0.0, 0.3), (0.5, 0.75, 0.4, 0.9), (1.0, 1.0, 0.7, 1.0)
+        ...     ]
+        ... ]
+        >>> (ax,) = plot_refinement_curves(rows).axes
+        >>> ax.get_title(), ax.lines[0].get_ydata().tolist()
+        ('pgd, 8 pairs', [0.0, 0.75, 1.0])
     """
-    attacks = _distinct(rows, "attack")
+    attacks = _attacks("rows", rows)
     figure = Figure(figsize=(0.8 + 3.7 * len(attacks), 3.6), layout="constrained")
     axes = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
     for ax, attack in zip(axes, attacks, strict=True):
@@ -105,8 +143,28 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
     Args:
         scores, correlations (sequence of mapping): The tables ``interpretability`` and
             ``correlation`` of the study.
+
+    Returns:
+        *Figure*: Two panels, an attack at each height; a dot is a mean over pairs.
+
+    Raises:
+        ValueError: ``scores`` are empty.
+
+    Examples::
+
+        >>> lift = {"lift": 1.5, "lift_low": 1.2, "lift_high": 1.8}
+        >>> scores = [
+        ...     {"attack": "pgd", "reads": reads, **lift}
+        ...     for reads in ("promotion", "suppression")
+        ... ]
+        >>> rho = [{"attack": "pgd", "mean": 0.5, "low": 0.4, "high": 0.6}]
+        >>> left, right = plot_interpretability(scores, rho).axes
+        >>> [line.get_xdata().tolist() for line in left.lines[:2]]
+        [[1.5], [1.5]]
+        >>> right.lines[0].get_xdata().tolist()
+        [0.5]
     """
-    attacks = _distinct(scores, "attack")
+    attacks = _attacks("scores", scores)
     figure = Figure(figsize=(9, 1.8 + 0.45 * len(attacks)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for offset, reads in ((-0.12, "promotion"), (0.12, "suppression")):
@@ -143,6 +201,12 @@ def _intervals(
 def _values(rows: Rows, name: str) -> list[float]:
     """A column, with NaN, which is not drawn, for None."""
     return [float("nan") if row[name] is None else row[name] for row in rows]
+
+
+def _attacks(argument: str, rows: Rows) -> list[str]:
+    if not rows:
+        raise ValueError(f"{argument}: got none, want a table of the study")
+    return _distinct(rows, "attack")
 
 
 def _distinct(rows: Rows, name: str) -> list[str]:

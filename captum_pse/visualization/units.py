@@ -36,9 +36,25 @@ def plot_unit_changes(
         most (int, optional): How many units to draw at most; the axis says how many
             there are. Default: 30
 
+    Returns:
+        *Figure*: One panel, the unit that moved most first.
+
     Raises:
         IndexError: There is no such example.
-        ValueError: ``most`` is not positive.
+        ValueError: ``most`` is not positive, or ``class_names`` are too few.
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = DissectionSensitivity(load_model(), "features.conv5")
+        >>> result = method.decompose(*make_pairs(1))
+        >>> (ax,) = plot_unit_changes(result, most=10).axes
+        >>> ax.get_xlabel()
+        'unit of features.conv5, the 10 of 96 that moved most'
+        >>> first = ax.get_xticklabels()[0].get_text()
+        >>> first == str(int(result.sensitivity()[0].argmax()))
+        True
     """
     existing(len(result), example)
     if most < 1:
@@ -118,6 +134,22 @@ def plot_relation(result: Relation, *, title: str | None = None) -> Figure:
     Args:
         result (Relation): Of any number of layers.
         title (str, optional): Above the figure. Default: None
+
+    Returns:
+        *Figure*: A panel for each layer, a dot or triangle for each unit.
+
+    Examples::
+
+        >>> from captum_pse import DissectionSensitivity, NetworkDissection, relate
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> from captum_pse.dissection import SceneConcepts
+        >>> model, layer = load_model(), "features.conv3"
+        >>> found = NetworkDissection(model, [layer]).dissect(SceneConcepts(12))
+        >>> moved = DissectionSensitivity(model, layer).over(make_pairs(2))
+        >>> (ax,) = plot_relation(relate(moved, found, permutations=99)).axes
+        >>> drawn = [len(dots.get_offsets()) for dots in ax.collections]
+        >>> sum(drawn), drawn[1] == int(found.detectors(layer).sum())
+        (64, True)
     """
     n = len(result.correlations)
     figure = Figure(figsize=(0.6 + 3.9 * n, 3.9), layout="constrained")
@@ -157,8 +189,32 @@ def plot_masking(
     Args:
         results (MaskingCurves or sequence of them): At most five rankings each.
         title (str, optional): Above the figure. Default: None
+
+    Returns:
+        *Figure*: Three columns of panels, or four where the masked model was attacked
+        anew; a line for each ranking.
+
+    Raises:
+        ValueError: ``results`` are empty, or of more than five rankings.
+
+    Examples::
+
+        >>> import torch
+        >>> from captum_pse import evaluate_masking
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> order = {"by number": torch.arange(96.0)}
+        >>> curves = evaluate_masking(
+        ...     load_model(), make_pairs(2), "features.conv5", order, [0, 96], seeds=[0]
+        ... )
+        >>> clean, adversarial, attacked = plot_masking(curves).axes
+        >>> clean.lines[0].get_ydata().tolist()[0]  # of 0 units
+        1.0
+        >>> attacked.lines[0].get_ydata().tolist()[0]
+        1.0
     """
     layers = [results] if isinstance(results, MaskingCurves) else list(results)
+    if not layers:
+        raise ValueError("results: got none, want at least one")
     shares = [share for share in SHARES if share in layers[0].rows[0]]
     size = 0.4 + 3.7 * len(shares), 0.4 + 3.2 * len(layers)
     figure = Figure(figsize=size, layout="constrained")
