@@ -58,7 +58,8 @@ def dissect_layers(
         dataset (ConceptDataset): The concepts.
         layers (sequence of str): Names of the layers.
         out (str or Path): The folder, made where it is missing.
-        quantile, min_iou (float, optional): See :class:`NetworkDissection`.
+        quantile (float, optional): See :class:`NetworkDissection`.
+        min_iou (float, optional): Likewise.
         batch (int, optional): How many images one pass holds. Default: 16
         device (str, optional): Where to compute. Default: ``"cpu"``
         settings (mapping, optional): More to write down. Default: None

@@ -40,7 +40,8 @@ def study_pair(
     """One pair by its pixel groups and its regions, as plain numbers.
 
     Args:
-        pixels (PromotionSuppression), maps (AdversarialCAM): Of one model.
+        pixels (PromotionSuppression): Of a model.
+        maps (AdversarialCAM): Of the same model.
         pair (AdversarialPair): Of one example.
         mask (Tensor): Its feature mask.
         batch (int): How many images one pass holds.
@@ -108,8 +109,9 @@ def type_shares(
     median; ``by_effect``: of the sum of effects, None where that is 0.
 
     Args:
-        effect, types, inactive (Array): ``(n,)`` each, of the groups; types are -1, 0
-            and 1.
+        effect (Array): ``(n,)``, of the groups.
+        types (Array): ``(n,)``: -1, 0 and 1.
+        inactive (Array): ``(n,)``, whether a group has no type.
     """
     kind = np.where(inactive.astype(bool), 2, types).astype(int)
     number = {"suppression": -1, "balanced": 0, "promotion": 1, "inactive": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from captum_pse._results import check_format
 from captum_pse.studies.tables import Row, Tables
@@ -24,8 +24,8 @@ FORMAT = "captum_pse.Study/1"
 class Study:
     """What the study found, as tables: lists of dicts, one a row.
 
-    Made by :func:`captum_pse.study`, which also writes it to ``study.json``; None stands
-    for a number that does not exist, as an interval of too few pairs.
+    Made by :func:`captum_pse.study`, which also writes it to ``study.json``; None
+    stands for a number that does not exist, as an interval of too few pairs.
 
     Attributes:
         tables (dict[str, list[dict]]): By the name of the file; see
@@ -74,7 +74,7 @@ class Study:
         attacks = [row["attack"] for row in self.tables["attacks"]]
         return f"Study({', '.join(map(repr, attacks))})"
 
-    def summary(self) -> list[Row]:
+    def summary(self) -> list[dict[str, Any]]:
         """The findings: one row for each, with its verdict."""
         return self.tables["findings"]
 

@@ -141,8 +141,8 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
     right the rank correlation of effect and ``|delta|``; with 95 % intervals.
 
     Args:
-        scores, correlations (sequence of mapping): The tables ``interpretability`` and
-            ``correlation`` of the study.
+        scores (sequence of mapping): The table ``interpretability`` of the study.
+        correlations (sequence of mapping): Its table ``correlation``.
 
     Returns:
         *Figure*: Two panels, an attack at each height; a dot is a mean over pairs.
