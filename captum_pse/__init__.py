@@ -22,6 +22,7 @@ from captum_pse.interpretability import (
     InterpretabilityScore,
     interpretability_score,
 )
+from captum_pse.masking_curves import MaskingCurves, evaluate_masking
 from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning
 from captum_pse.paired_attribution import PairedAttribution
@@ -32,13 +33,7 @@ from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.relation import Relation, relate
 from captum_pse.studies import Study, study
 from captum_pse.unit_decomposition import UnitDecomposition
-from captum_pse.unit_masking import (
-    MaskingCurves,
-    UnitRange,
-    evaluate_masking,
-    mask_units,
-    unit_range,
-)
+from captum_pse.unit_masking import UnitRange, mask_units, unit_range
 from captum_pse.unit_sensitivity import UnitSensitivity
 
 __version__ = "0.1.0"

@@ -47,7 +47,8 @@ def atomic_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
                     shutil.rmtree(final / made.name)
                 made.replace(final / made.name)
     except BaseException:
-        if is_new:
+        # Not empty where it was interrupted as the results moved in.
+        if is_new and not any(final.iterdir()):
             final.rmdir()
         raise
 

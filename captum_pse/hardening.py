@@ -14,14 +14,9 @@ from torch import Tensor, nn
 from captum_pse._layers import find_layer
 from captum_pse.attacks.pgd import attack_anew
 from captum_pse.dissection_sensitivity import DissectionSensitivity
+from captum_pse.masking_curves import FreshAttack, MaskingCurves, evaluate_masking
 from captum_pse.pair import AdversarialPair
-from captum_pse.unit_masking import (
-    FreshAttack,
-    MaskingCurves,
-    evaluate_masking,
-    unit_numbers,
-    units_in,
-)
+from captum_pse.unit_masking import unit_numbers, units_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,10 +14,10 @@ from captum_pse._text import file_name
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
 from captum_pse.dissection_sensitivity import DissectionSensitivity
 from captum_pse.explain import check_pairs, each_pair
+from captum_pse.masking_curves import MaskingCurves, evaluate_masking
 from captum_pse.pair import AdversarialPair
 from captum_pse.relation import relate
 from captum_pse.report import PairEntry, unit_pair, unit_set, write_page
-from captum_pse.unit_masking import MaskingCurves, evaluate_masking
 from captum_pse.unit_sensitivity import UnitSensitivity
 from captum_pse.visualization import plot_masking, plot_relation
 

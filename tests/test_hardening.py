@@ -17,7 +17,7 @@ from captum_pse import (
 )
 from captum_pse.demo import load_model, make_pairs
 from captum_pse.hardening import _best
-from captum_pse.unit_masking import MaskingCurves
+from captum_pse.masking_curves import MaskingCurves
 
 LAYER = "features.conv5"
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from captum_pse import PixelDecomposition, PredictionWarning, PromotionSuppression
-from captum_pse._files import atomic_path
+from captum_pse._files import atomic_path, atomic_results
 
 #: Signed changes of promotion and suppression, and what follows by definition with
 #: eps 1/8 and threshold 1: effect, ratio, type, inactive.
@@ -177,3 +177,23 @@ def test_a_file_is_whole_or_as_before(tmp_path):
     with atomic_path(path) as partial:
         partial.write_text("after")
     assert path.read_text() == "after"
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_results_interrupted_as_they_move_in(moved, tmp_path, monkeypatch):
+    real, calls = Path.replace, []
+
+    def replace(self, target):
+        if len(calls) == moved:
+            raise KeyboardInterrupt
+        calls.append(target)
+        return real(self, target)
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), atomic_results(out) as folder:
+        (folder / "a.txt").write_text("a")
+        (folder / "b.txt").write_text("b")
+        monkeypatch.setattr(Path, "replace", replace)
+    left = [path.name for path in out.iterdir()] if out.exists() else []
+    assert left == ["a.txt"][:moved]
+    assert out.exists() == bool(moved)

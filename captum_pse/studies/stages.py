@@ -17,6 +17,7 @@ from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.attacks.pgd import attack_anew
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
 from captum_pse.dissection_sensitivity import DissectionSensitivity
+from captum_pse.masking_curves import MaskingCurves, evaluate_masking
 from captum_pse.pair import AdversarialPair
 from captum_pse.promotion_suppression import PromotionSuppression
 from captum_pse.refinement import FRACTIONS
@@ -25,7 +26,7 @@ from captum_pse.studies.findings import findings
 from captum_pse.studies.of_pair import study_pair
 from captum_pse.studies.tables import Record, Row, Tables, holds, pair_tables
 from captum_pse.studies.tasks import run_tasks
-from captum_pse.unit_masking import MaskingCurves, evaluate_masking, units_in
+from captum_pse.unit_masking import units_in
 from captum_pse.unit_sensitivity import UnitSensitivity
 
 #: Which parts of a layer's units are masked.

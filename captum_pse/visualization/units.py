@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from captum_pse.masking_curves import SHARES, MaskingCurves
 from captum_pse.relation import Relation
 from captum_pse.unit_decomposition import UnitDecomposition, unit_norm
-from captum_pse.unit_masking import SHARES, MaskingCurves
 from captum_pse.unit_sensitivity import UnitSensitivity
 from captum_pse.visualization._figure import Figure
 from captum_pse.visualization._panels import existing, headline, to_numpy
