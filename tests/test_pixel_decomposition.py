@@ -190,10 +190,15 @@ def test_results_interrupted_as_they_move_in(moved, tmp_path, monkeypatch):
         return real(self, target)
 
     out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt), atomic_results(out) as folder:
-        (folder / "a.txt").write_text("a")
-        (folder / "b.txt").write_text("b")
-        monkeypatch.setattr(Path, "replace", replace)
+
+    def write() -> None:
+        with atomic_results(out) as folder:
+            (folder / "a.txt").write_text("a")
+            (folder / "b.txt").write_text("b")
+            monkeypatch.setattr(Path, "replace", replace)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     left = [path.name for path in out.iterdir()] if out.exists() else []
     assert left == ["a.txt"][:moved]
     assert out.exists() == bool(moved)
