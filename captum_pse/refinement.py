@@ -47,9 +47,10 @@ class Refinement(SavedResult):
         leaves (Tensor): bool ``(F, N)``: the model still does not say ``t0``.
         norms (dict[str, Tensor]): ``(F, N)`` each: ``L0`` (changed features), ``L1``,
             ``L2`` and ``Linf`` of what is left of the perturbation.
-        smallest (Tensor): ``(N,)``: a fraction at which the attack still reaches ``t``,
-            and with one group less does not, found by bisection; NaN where not even the
-            whole attack reaches it.
+        smallest (Tensor): float64 ``(N,)``: a fraction at which the attack still
+            reaches ``t``, and with one group less does not, found by bisection; 0 where
+            the model says ``t`` on ``x0``; NaN where not even the whole attack reaches
+            it.
     """
 
     inputs: tuple[Tensor, ...]
@@ -69,10 +70,14 @@ class Refinement(SavedResult):
     def __repr__(self) -> str:
         return f"Refinement({len(self)} pair(s), {len(self.fractions)} fractions)"
 
+    def keeps(self, fraction: float) -> Tensor:
+        """Which groups are kept at any fraction, bool ``(N, n_groups)``."""
+        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
+        return self.ranks < counts
+
     def at(self, fraction: float) -> tuple[Tensor, ...]:
         """The refined inputs at any fraction, as a tuple."""
-        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
-        return _kept(self.inputs, self.baselines, self.groups, self.ranks < counts)
+        return _kept(self.inputs, self.baselines, self.groups, self.keeps(fraction))
 
     def curve(self) -> list[dict[str, float]]:
         """One record for each fraction: the shares of attacks that still reach ``t``
@@ -193,23 +198,26 @@ def refine(
         said = run_forward(forward_func, tuple(x.clone() for x in kept), args)
         return kept, predicted_class(said, labels.target)
 
-    reaches, leaves, norms = [], [], []
-    for fraction in wanted:
+    reaches, leaves, norms = {}, {}, {}
+    # Nothing and the whole are looked at in any case: bisection starts from them.
+    for fraction in dict.fromkeys((*wanted, 0.0, 1.0)):
         kept, said = predictions(_counts(sizes, fraction))
-        reaches.append(said == labels.target[:, 0])
-        leaves.append(said != labels.true_target[:, 0])
-        norms.append(_norms(kept, naturals))
+        reaches[fraction] = said == labels.target[:, 0]
+        leaves[fraction] = said != labels.true_target[:, 0]
+        norms[fraction] = _norms(kept, naturals)
 
-    # Between a count that fails (or 0 groups) and one that succeeds, halve.
-    whole = predictions(n_groups)[1] == labels.target[:, 0]
-    low, high = torch.zeros_like(n_groups), n_groups.clone()
+    # Between a count that fails and one that succeeds, halve.
+    nothing, whole = (reaches[end].to(n_groups.device) for end in (0.0, 1.0))
+    low = torch.zeros_like(n_groups)
+    high = torch.where(nothing.unsqueeze(1), 0, n_groups)
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
         succeeds = (predictions(middle)[1] == labels.target[:, 0]).unsqueeze(1)
         succeeds = succeeds.to(high.device)
         high = torch.where(succeeds, middle, high)
         low = torch.where(succeeds, low, middle)
-    smallest = (high / n_groups).squeeze(1)
+    # In double precision, so that at() finds the same number of groups in it.
+    smallest = (high.double() / n_groups).squeeze(1)
     return Refinement(
         inputs=xs,
         baselines=naturals,
@@ -217,10 +225,13 @@ def refine(
         labels=labels,
         ranks=ranks,
         fractions=wanted,
-        reaches=torch.stack(reaches),
-        leaves=torch.stack(leaves),
-        norms={name: torch.stack([row[name] for row in norms]) for name in norms[0]},
-        smallest=torch.where(whole.to(smallest.device), smallest, torch.nan),
+        reaches=torch.stack([reaches[fraction] for fraction in wanted]),
+        leaves=torch.stack([leaves[fraction] for fraction in wanted]),
+        norms={
+            name: torch.stack([norms[fraction][name] for fraction in wanted])
+            for name in _NORMS
+        },
+        smallest=torch.where(whole, smallest, torch.nan),
     )
 
 
