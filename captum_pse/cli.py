@@ -257,6 +257,7 @@ def _report(
     settings: Mapping[str, Any],
 ) -> int:
     from captum_pse.explain import explain, format_table
+    from captum_pse.report.tables import part_needed
 
     if args.level == "network":
         return _explain_units(args, model, pairs, class_names, settings)
@@ -275,8 +276,12 @@ def _report(
         wrong = sum(not record[key] for record in records)
         if wrong:
             print(f"NOTE: the model does not say the {side} label on {wrong} pair(s)")
-    tables = "groups.csv, summary.json" if args.level == "pixel" else "summary.json"
-    print(f"wrote index.html, {tables} and {len(records)} figures to {args.out}")
+    tables = "summary.json"
+    if args.level == "pixel":
+        tables = "groups.csv, summary.json"
+        fact = part_needed(records)
+        print(f"{fact.name}: {fact.value} ({fact.note})")
+    print(f"wrote index.html, {tables} and figures to {args.out}")
     return 0
 
 
