@@ -288,6 +288,7 @@ def _report(
     settings: Mapping[str, Any],
 ) -> int:
     from captum_pse.explain import explain, format_table
+    from captum_pse.report.tables import part_needed
 
     if args.level == "network":
         return _explain_units(args, model, pairs, class_names, settings)
@@ -309,8 +310,12 @@ def _report(
                 f"NOTE: the model does not say the {side} label on {wrong} pair(s); if "
                 "it should, check the labels, --weights, --mean and --std"
             )
-    tables = "groups.csv, summary.json" if args.level == "pixel" else "summary.json"
-    print(f"wrote index.html, {tables} and {len(records)} figures to {args.out}")
+    tables = "summary.json"
+    if args.level == "pixel":
+        tables = "groups.csv, summary.json"
+        fact = part_needed(records)
+        print(f"{fact.name}: {fact.value} ({fact.note})")
+    print(f"wrote index.html, {tables} and figures to {args.out}")
     return 0
 
 

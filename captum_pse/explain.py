@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_pse._engine.choice import Engine
-from captum_pse._files import atomic_results, versions, write_csv
+from captum_pse._files import atomic_results, plain, versions, write_csv, write_json
 from captum_pse._forward import first_scores
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import file_name, printable
@@ -24,11 +22,23 @@ from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning
 from captum_pse.pixel_decomposition import PixelDecomposition, PixelMethod
 from captum_pse.promotion_suppression import PromotionSuppression
+from captum_pse.refinement import Refinement, join, refine
 from captum_pse.region_decomposition import RegionDecomposition
-from captum_pse.report import PairEntry, decomposed_pair, decomposed_set, write_page
+from captum_pse.report import (
+    REFINEMENT,
+    PairEntry,
+    decomposed_pair,
+    decomposed_set,
+    write_page,
+)
 
 Level: TypeAlias = Literal["pixel", "image"]
 LEVELS: tuple[str, ...] = get_args(Level)
+
+#: What is said of one pair; how little of it is enough is asked of pixel groups.
+Explained: TypeAlias = tuple[
+    PixelDecomposition | RegionDecomposition, Refinement | None
+]
 
 
 def explain(
@@ -49,10 +59,14 @@ def explain(
 ) -> list[dict[str, Any]]:
     """Explains each pair of images by its pixel groups or its regions.
 
+    Pixel groups are also ranked by their effect, to see on how few of them the attack
+    is enough (:func:`captum_pse.refine`).
+
     Puts into ``out``, all at once when all is done: ``index.html``, a page to look at
     all of it; ``figures/*.png``, one a pair; ``summary.json``, with one record a pair
     and the versions and settings; and, for pixel groups, ``groups.csv``, one row a
-    group. They replace those of an earlier run.
+    group, and ``figures/refinement.png``, whose curve ``summary.json`` holds too. They
+    replace those of an earlier run.
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
@@ -76,7 +90,9 @@ def explain(
 
     Returns:
         *list[dict]*: The records of ``summary.json``. A model that does not say the
-        labels is reported there, by ``natural_agrees`` and ``attack_holds``.
+        labels is reported there, by ``natural_agrees`` and ``attack_holds``. For pixel
+        groups ``smallest`` is the part of them that is enough, None where not even all
+        are.
 
     Raises:
         ValueError: The model does not take the images, a label is not one of its
@@ -84,21 +100,13 @@ def explain(
     """
     model = model.to(device)
     first = check_pairs(model, pairs, device)
-    decompose: Callable[..., PixelDecomposition | RegionDecomposition]
-    chosen: dict[str, Any]
     if level == "pixel":
         mask = None if cell is None else grid_mask(first[0].shape[2:], cell=cell)
-        groups = PromotionSuppression(model, method=method, engine=engine)
-        chosen = {"cell": cell, "eps": groups.eps, "threshold": groups.threshold}
-        chosen |= {"method": method, "n_steps": groups.n_steps}
-        decompose = partial(
-            groups.decompose, feature_mask=mask, perturbations_per_eval=batch
-        )
+        explained, chosen = _by_groups(model, mask, method, engine, batch)
+        chosen = {"cell": cell, **chosen}
     elif level == "image":
-        chosen = {"layer": layer or last_spatial_layer(model, first)}
-        maps = AdversarialCAM(model, chosen["layer"])
-        chosen["method"] = maps.method
-        decompose = maps.decompose
+        layer = layer or last_spatial_layer(model, first)
+        explained, chosen = _by_regions(model, layer)
     else:
         raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
     manifest = {**versions(), "level": level, **chosen, "batch": batch}
@@ -106,9 +114,12 @@ def explain(
     records: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     entries: list[PairEntry] = []
+    refinements: list[Refinement] = []
     with atomic_results(out) as folder:
         (folder / "figures").mkdir()
-        for i, name, result in each_pair(pairs, decompose, device, show_progress):
+        for i, name, (result, refinement) in each_pair(
+            pairs, explained, device, show_progress
+        ):
             figure = f"figures/{i:03d}-{file_name(name)}.png"
             drawn = result.plot(class_names=class_names, title=name)
             drawn.savefig(folder / figure, dpi=110)
@@ -117,16 +128,63 @@ def explain(
                 rows += [{**of_pair, **row, "example": i} for row in result.table()]
                 of_pair["engine"] = result.engine
             record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
+            if refinement is not None:
+                record["smallest"] = plain(float(refinement.smallest))
+                refinements.append(refinement)
             records.append(record)
-            entries.append(decomposed_pair(result, record, class_names))
-        if rows:
+            entries.append(decomposed_pair(result, record, class_names, refinement))
+        summary = {"manifest": manifest, "pairs": records}
+        if refinements:
             write_csv(folder / "groups.csv", rows)
-        summary = json.dumps({"manifest": manifest, "pairs": records}, indent=1)
-        (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        files = ["groups.csv", "summary.json"] if rows else ["summary.json"]
-        page = decomposed_set(entries, records, manifest, files)
+            refined = join(refinements)
+            summary["refinement"] = refined.curve()
+            title = f"{len(pairs)} attacks, kept on the groups with the largest effect"
+            refined.plot(title=title).savefig(folder / REFINEMENT, dpi=110)
+        write_json(folder / "summary.json", summary)
+        page = decomposed_set(entries, summary, folder)
         write_page(folder / "index.html", page)
     return records
+
+
+def _by_groups(
+    model: nn.Module,
+    mask: Tensor | None,
+    method: PixelMethod,
+    engine: Engine,
+    batch: int,
+) -> tuple[Callable[..., Explained], dict[str, Any]]:
+    """What explains a pair by its pixel groups, and its settings."""
+    groups = PromotionSuppression(model, method=method, engine=engine)
+
+    def explained(*pair: Any) -> Explained:
+        result = groups.decompose(
+            *pair, feature_mask=mask, perturbations_per_eval=batch
+        )
+        effect = result.attribution("effect")
+        return result, refine(model, *pair, scores=effect, feature_mask=mask)
+
+    names = ("eps", "threshold", "method", "n_steps")
+    return explained, {name: getattr(groups, name) for name in names}
+
+
+def _by_regions(
+    model: nn.Module, layer: str
+) -> tuple[Callable[..., Explained], dict[str, Any]]:
+    """What explains a pair by its regions, and its settings."""
+    # At the layer's own size, so that the page can tell its cells apart.
+    maps = AdversarialCAM(model, layer, interpolate=False)
+
+    def explained(*pair: Any) -> Explained:
+        result = maps.decompose(*pair)
+        shape = tuple(result.natural_true.shape)
+        if len(shape) != 4:
+            raise ValueError(
+                f"layer: got maps of shape {shape} at {layer}, want (N, 1, H, W), to "
+                "lay over images"
+            )
+        return result, None
+
+    return explained, {"layer": layer, "method": maps.method}
 
 
 def each_pair(

@@ -48,9 +48,10 @@ class Refinement(SavedResult):
         leaves (Tensor): bool ``(F, N)``: the model still does not say ``t0``.
         norms (dict[str, Tensor]): ``(F, N)`` each: ``L0`` (changed features), ``L1``,
             ``L2`` and ``Linf`` of what is left of the perturbation.
-        smallest (Tensor): ``(N,)`` in (0, 1]: a fraction at which the attack still
-            reaches ``t``, and with one group less does not, found by bisection; NaN
-            where not even the whole attack reaches it.
+        smallest (Tensor): float64 ``(N,)`` in [0, 1]: a fraction at which the attack
+            still reaches ``t``, and with one group less does not, found by bisection; 0
+            where the model says ``t`` on ``x0``; NaN where not even the whole attack
+            reaches it.
 
     Examples::
 
@@ -85,6 +86,15 @@ class Refinement(SavedResult):
     def __repr__(self) -> str:
         return f"Refinement({len(self)} pair(s), {len(self.fractions)} fractions)"
 
+    def keeps(self, fraction: float) -> Tensor:
+        """Which groups are kept at any fraction in [0, 1], bool ``(N, n_groups)``.
+
+        Raises:
+            ValueError: ``fraction`` is out of range.
+        """
+        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
+        return self.ranks < counts
+
     def at(self, fraction: float) -> tuple[Tensor, ...]:
         """The refined inputs at any fraction.
 
@@ -98,8 +108,7 @@ class Refinement(SavedResult):
         Raises:
             ValueError: ``fraction`` is out of range.
         """
-        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
-        return _kept(self.inputs, self.baselines, self.groups, self.ranks < counts)
+        return _kept(self.inputs, self.baselines, self.groups, self.keeps(fraction))
 
     def curve(self) -> list[dict[str, float]]:
         """One record for each fraction, over all examples.
@@ -244,9 +253,11 @@ def refine(
     ranks = _ranks(groups.means(_like_inputs(scores, xs), xs), sizes)
     n_groups = (sizes > 0).sum(dim=1, keepdim=True)
 
+    # Nothing and the whole are looked at in any case: bisection starts from them.
+    looked_at = dict.fromkeys((*wanted, 0.0, 1.0))
     halvings = (int(n_groups.max()) - 1).bit_length()
     passes = tqdm(
-        total=len(wanted) + 1 + halvings,
+        total=len(looked_at) + halvings,
         desc="refining",
         unit="pass",
         disable=not show_progress,
@@ -259,16 +270,17 @@ def refine(
         passes.update()
         return kept, predicted_class(said, labels.target)
 
-    reaches, leaves, norms = [], [], []
-    for fraction in wanted:
+    reaches, leaves, norms = {}, {}, {}
+    for fraction in looked_at:
         kept, said = predictions(_counts(sizes, fraction))
-        reaches.append(said == labels.target[:, 0])
-        leaves.append(said != labels.true_target[:, 0])
-        norms.append(_norms(kept, naturals))
+        reaches[fraction] = said == labels.target[:, 0]
+        leaves[fraction] = said != labels.true_target[:, 0]
+        norms[fraction] = _norms(kept, naturals)
 
-    # Between a count that fails (or 0 groups) and one that succeeds, halve.
-    whole = predictions(n_groups)[1] == labels.target[:, 0]
-    low, high = torch.zeros_like(n_groups), n_groups.clone()
+    # Between a count that fails and one that succeeds, halve.
+    nothing, whole = (reaches[end].to(n_groups.device) for end in (0.0, 1.0))
+    low = torch.zeros_like(n_groups)
+    high = torch.where(nothing.unsqueeze(1), 0, n_groups)
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
         succeeds = (predictions(middle)[1] == labels.target[:, 0]).unsqueeze(1)
@@ -278,7 +290,8 @@ def refine(
     # Halving may end one pass early.
     passes.update(passes.total - passes.n)
     passes.close()
-    smallest = (high / n_groups).squeeze(1)
+    # In double precision, so that at() finds the same number of groups in it.
+    smallest = (high.double() / n_groups).squeeze(1)
     return Refinement(
         inputs=xs,
         baselines=naturals,
@@ -286,10 +299,13 @@ def refine(
         labels=labels,
         ranks=ranks,
         fractions=wanted,
-        reaches=torch.stack(reaches),
-        leaves=torch.stack(leaves),
-        norms={name: torch.stack([row[name] for row in norms]) for name in norms[0]},
-        smallest=torch.where(whole.to(smallest.device), smallest, torch.nan),
+        reaches=torch.stack([reaches[fraction] for fraction in wanted]),
+        leaves=torch.stack([leaves[fraction] for fraction in wanted]),
+        norms={
+            name: torch.stack([norms[fraction][name] for fraction in wanted])
+            for name in _NORMS
+        },
+        smallest=torch.where(whole, smallest, torch.nan),
     )
 
 

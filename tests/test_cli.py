@@ -58,6 +58,7 @@ def test_demo(tmp_path, capsys):
     assert files(out) == [
         "figures/000-balloon-0-to-boat.png",
         "figures/001-boat-1-to-butterfly.png",
+        "figures/refinement.png",
         "groups.csv",
         "index.html",
         "summary.json",
@@ -76,6 +77,15 @@ def test_demo(tmp_path, capsys):
     with (out / "groups.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 16
+    refinement = refine(
+        demo.load_model(),
+        *pairs,
+        scores=result.attribution(),
+        feature_mask=grid_mask((64, 64), cell=16),
+    )
+    assert [r["smallest"] for r in summary["pairs"]] == refinement.smallest.tolist()
+    mean = 100 * float(refinement.smallest.mean())
+    assert f"part needed: {mean:.1f} % (of the groups, mean of the 2" in printed.out
     assert float(rows[20]["effect"]) == pytest.approx(
         float(result.effect[1, 4]), rel=1e-3, abs=1e-4
     )
@@ -94,6 +104,7 @@ def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
     assert files(tmp_path / "out") == [
         "figures/000-.._b_.png",
         "figures/001-a_frac_b.png",
+        "figures/refinement.png",
         "groups.csv",
         "index.html",
         "summary.json",
@@ -437,6 +448,7 @@ def test_a_rerun_replaces_results_and_leaves_other_files(tmp_path, npz):
     assert files(out) == [
         "figures/000-0.png",
         "figures/001-1.png",
+        "figures/refinement.png",
         "groups.csv",
         "index.html",
         "notes.txt",

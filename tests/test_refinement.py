@@ -115,6 +115,26 @@ def test_smallest_succeeds_and_one_group_less_does_not(demo_model, demo_pairs):
         assert (enough, less) == (True, False)
 
 
+@pytest.mark.parametrize("n_groups", [10, 49, 169, 196])
+def test_at_the_smallest_fraction_are_the_groups_that_are_enough(n_groups):
+    """Also where a fraction is no binary number."""
+    needed = torch.arange(1.0, n_groups + 1)
+    x, x0 = torch.ones(n_groups, n_groups), torch.zeros(n_groups, n_groups)
+    scores = torch.rand(n_groups, n_groups)
+    refinement = refine(counting(needed), x, x0, 1, 0, scores=scores, fractions=[1])
+    for i, fraction in enumerate(refinement.smallest.tolist()):
+        assert int(refinement.keeps(fraction)[i].sum()) == i + 1
+        assert int(refinement.at(fraction)[0][i].sum()) == i + 1
+
+
+def test_nothing_is_enough_where_the_natural_input_has_the_label():
+    needed = torch.tensor([0.0, 3.0])
+    x, x0 = torch.ones(2, 4), torch.zeros(2, 4)
+    refinement = refine(counting(needed), x, x0, 1, 0, scores=torch.rand(2, 4))
+    assert refinement.smallest.tolist() == [0, 0.75]
+    assert torch.equal(refinement.at(0.0)[0], x0)
+
+
 def test_joined_refinements_are_one_of_all(demo_model, demo_pairs):
     scores = torch.rand(3, 1, 64, 64)
     options = {"fractions": [0.3, 0.6], "feature_mask": grid_mask((64, 64), cell=16)}

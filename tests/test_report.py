@@ -7,7 +7,10 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from conftest import SmallNet
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from captum_pse import (
     AdversarialCAM,
@@ -28,12 +33,19 @@ from captum_pse import (
 from captum_pse.dissection import SceneConcepts
 from captum_pse.explain import explain
 from captum_pse.network_report import explain_units
+from captum_pse.pair_labels import PairLabels
+from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.report import groups
 from captum_pse.report.colours import Scale
 from captum_pse.report.groups import GroupValues
 from captum_pse.report.maps import group_pictures, region_pictures
 from captum_pse.report.pictures import Picture, pair_pictures
-from captum_pse.report.tables import label_namer, set_counts, set_facts
+from captum_pse.report.tables import (
+    label_namer,
+    part_needed,
+    set_counts,
+    set_facts,
+)
 from captum_pse.visualization import COLORS
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
@@ -85,9 +97,35 @@ def by_key(pictures: list[Picture]) -> dict[str, Picture]:
     return {picture.key: picture for picture in pictures}
 
 
+def strict_json(text: str) -> Any:
+    """As any reader takes it: NaN is no JSON."""
+
+    def no(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=no)
+
+
 def decode(plane: dict) -> np.ndarray:
     rows = [np.repeat(runs[::2], runs[1::2]) for runs in plane["rows"]]
     return np.stack([rows[k] for k in plane["row"]])
+
+
+@dataclass
+class Refined:
+    """The folder of a report by 16 groups, and what it is of."""
+
+    folder: Path
+    pairs: AdversarialPair
+    effect: Tensor
+
+    def sides(self, example: int) -> tuple[Tensor, Tensor]:
+        return self.pairs.adversarial[example], self.pairs.natural[example]
+
+    def kept(self, example: int, count: int) -> Tensor:
+        """The pixels of the groups with the largest effect."""
+        best = self.effect[example].argsort(descending=True)[:count]
+        return torch.isin(grid_mask((64, 64), cell=16)[0], best)
 
 
 def named(pairs: AdversarialPair, *names: str) -> AdversarialPair:
@@ -126,6 +164,7 @@ def test_the_page_needs_nothing_else(page):
         "figures/000-_script_script_document.title_pwned_script_.png",
         "figures/001-_onclick_x.png",
         "figures/002-a_b.png",
+        "figures/refinement.png",
         "groups.csv",
         "summary.json",
     }
@@ -139,7 +178,7 @@ def test_the_page_needs_nothing_else(page):
 
 
 def test_values_in_the_page(page, demo_model, demo_pairs):
-    data = json.loads(page.scripts[0])
+    data = strict_json(page.scripts[0])
     result = PromotionSuppression(demo_model).decompose(
         *demo_pairs, feature_mask=grid_mask((64, 64), cell=16)
     )
@@ -148,11 +187,12 @@ def test_values_in_the_page(page, demo_model, demo_pairs):
     (places,) = data["places"]
     grid = grid_mask((64, 64), cell=16)[0, 0].numpy()
     assert (decode(places["planes"][0]) == grid).all()
-    for i, values in enumerate(data["pairs"].values()):
-        assert values["id"] == list(range(16))
+    for i, pair in enumerate(data["pairs"].values()):
+        assert pair["columns"]["group"] == list(range(16))
         for name in ("promotion", "suppression", "ratio"):
             expected = getattr(result, name)[i].tolist()
-            assert values[name] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+            got = pair["columns"][name]
+            assert got == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_same_bytes_for_the_same_input(tmp_path, demo_model, demo_pairs):
@@ -205,16 +245,17 @@ def test_groups_of_any_mask(make):
         x, x0, 1, 2, feature_mask=mask
     )
     for example in range(2):
-        found = GroupValues.of(result, example)
+        found = GroupValues.of_groups(result, example)
         assert found is not None
+        columns = {column.name: column.values for column in found.columns}
         expected = mask.expand(2, 3, 6, 8)[example].numpy()
         planes = [decode(plane) for plane in found.places["planes"]]
         assert len(planes) == (3 if (expected != expected[0]).any() else 1)
-        ids = np.array([*found.values["id"], -1])
+        ids = np.array([*columns["group"], -1])
         for channel, plane in enumerate(planes):
             assert (ids[plane] == expected[channel].clip(min=-1)).all()
         if len(planes) == 1:
-            kinds = np.array([to_rgb(COLORS[k]) for k in found.values["type"]])
+            kinds = np.array([to_rgb(COLORS[k]) for k in columns["type"]])
             colours = np.where(planes[0][..., None] < 0, np.nan, kinds[planes[0]])
             shown = pixels(by_key(group_pictures(result, example))["type"].uri)
             assert shown == pytest.approx(colours, abs=0.003, nan_ok=True)
@@ -266,6 +307,8 @@ def test_large_grey_images_and_more_groups_than_are_told_apart(tmp_path, monkeyp
     assert json.loads(page.scripts[0])["places"][0]["width"] == 320
     assert "400 x 200 pixels, shown at 320 x 160" in page.text
     pictures = [uri for uri in page.values("src") if uri.startswith("data:")]
+    plotted = pictures.pop(0)
+    assert pixels(plotted).shape[1] > 1000
     assert {pixels(uri).shape for uri in pictures} == {(160, 320, 3), (24, 48, 3)}
 
     explain(SmallNet(channels=1).eval(), pairs, tmp_path, cell=40)
@@ -286,6 +329,167 @@ def test_summary_of_a_set(demo_model, demo_pairs):
     counts = dict(set_counts(records))
     assert sum(counts.values()) == result.promotion.numel()
     assert counts["promotion"] == int(((result.type == 1) & ~result.inactive).sum())
+
+
+@pytest.mark.parametrize(
+    ("smallest", "value", "note"),
+    [
+        ([0.25, None, 0.5], "37.5 %", "mean of the 2 of 3 attacks that work"),
+        ([0.0], "0.0 %", "mean of the 1 of 1 attacks"),
+        ([None, None], "none", "no attack works"),
+    ],
+)
+def test_part_needed_of_a_set(smallest, value, note):
+    fact = part_needed([{"smallest": part} for part in smallest])
+    assert fact.value == value
+    assert note in fact.note
+
+
+@pytest.fixture(scope="module")
+def some_fail(tmp_path_factory, demo_model, demo_pairs) -> Refined:
+    """An attack that works, one that fails, and one with nothing to do."""
+    x, x0, t, t0 = demo_pairs
+    pairs = AdversarialPair(
+        x0,
+        torch.stack([x[0], *(0.999 * x0[1:])]),
+        # The last attack label is what the model says of the natural image.
+        torch.stack([t0[0], t0[1], t[2]]),
+        torch.stack([t[0], t[1], t0[2]]),
+    )
+    out = tmp_path_factory.mktemp("refined")
+    explain(demo_model, pairs, out, cell=16)
+    effect = PromotionSuppression(demo_model).decompose(
+        *pairs, feature_mask=grid_mask((64, 64), cell=16)
+    )
+    return Refined(out, pairs, effect.effect)
+
+
+def test_how_much_of_an_attack_is_enough(some_fail, demo_model):
+    """By adding groups one by one, in a loop of its own."""
+    summary = strict_json((some_fail.folder / "summary.json").read_text())
+    needed = [record["smallest"] for record in summary["pairs"]]
+    assert needed[1:] == [None, 0]
+    k = round(16 * needed[0])
+    assert 0 < k < 16
+    for count, works in ((k, True), (k - 1, False)):
+        image = torch.where(some_fail.kept(0, count), *some_fail.sides(0))
+        with torch.no_grad():
+            said = int(demo_model(image[None]).argmax())
+        assert (said == int(some_fail.pairs.attack_label[0])) is works
+    reaches = [point["reaches"] for point in summary["refinement"]]
+    by_hand = (needed[0] <= np.ceil(16 * np.linspace(0, 1, 11) - 1e-9) / 16) + 1.0
+    assert reaches == pytest.approx((by_hand / 3).tolist())
+
+
+def test_the_part_needed_is_on_the_page(some_fail):
+    page = Parsed((some_fail.folder / "index.html").read_text())
+    part = strict_json((some_fail.folder / "summary.json").read_text())
+    part = part["pairs"][0]["smallest"]
+    cells = [
+        attrs["data-value"]
+        for _, attrs in page.tags
+        if attrs.get("data-name") == "part needed"
+    ]
+    assert cells == [str(part), "", "0.0"]
+    mean = re.search(r"part needed\s*([\d.]+) %\s*of the groups, (.*)work", page.text)
+    assert mean is not None
+    assert float(mean[1]) == pytest.approx(50 * part, abs=0.06)
+    assert mean[2] == "mean of the 2 of 3 attacks that "
+    views = [attrs["data-view"] for _, attrs in page.tags if "data-view" in attrs]
+    assert views.count("kept") == 1
+    assert views.count("delta") == 3
+
+
+def test_picture_of_the_part_needed(some_fail):
+    """The perturbation as it is drawn whole where it is kept, and else nothing."""
+    page = Parsed((some_fail.folder / "index.html").read_text())
+    shown, key = {}, None
+    for tag, attrs in page.tags:
+        key = attrs.get("data-view", key)
+        if tag == "img" and key is not None:
+            shown.setdefault(key, pixels(attrs["src"]))
+    summary = strict_json((some_fail.folder / "summary.json").read_text())
+    k = round(16 * summary["pairs"][0]["smallest"])
+    kept = some_fail.kept(0, k).permute(1, 2, 0).numpy()
+    expected = np.where(kept, shown["delta"], np.nan)
+    assert shown["kept"] == pytest.approx(expected, abs=0.003, nan_ok=True)
+
+
+def test_no_attack_works(tmp_path, demo_model, demo_pairs):
+    x0, labels = demo_pairs.natural, (demo_pairs.true_label, demo_pairs.attack_label)
+    pairs = AdversarialPair(x0, (x0 + 1e-3).clamp(0, 1), *labels)
+    records = explain(demo_model, pairs, tmp_path, cell=32)
+    assert [record["smallest"] for record in records] == [None] * 3
+    summary = strict_json((tmp_path / "summary.json").read_text())
+    assert {point["reaches"] for point in summary["refinement"]} == {0}
+    page = Parsed((tmp_path / "index.html").read_text())
+    assert re.search(r"part needed\s*none\s*no attack works", page.text)
+    assert "kept" not in page.values("data-view")
+
+
+def cells_of(size, layer_size) -> GroupValues | None:
+    maps = torch.randn(4, 2, 1, *layer_size)
+    x = torch.rand(2, 3, *size)
+    labels = PairLabels(*torch.zeros(6, 2, 2))
+    result = RegionDecomposition((x,), (x,), "layer", labels, *maps)
+    found = GroupValues.of_cells(result, 1)
+    if found is not None:
+        columns = {column.name: column.values for column in found.columns}
+        names = ("natural_true", "adversarial_true", "natural_attack",
+                 "adversarial_attack")  # fmt: skip
+        for name, values in zip(names, maps, strict=True):
+            assert columns[name] == pytest.approx(
+                values[1].flatten().tolist(), rel=1e-3
+            )
+        gained = (maps[3] - maps[2])[1].flatten().tolist()
+        assert columns["promotion"] == pytest.approx(gained, rel=1e-3)
+        lost = (maps[0] - maps[1])[1].flatten().tolist()
+        assert columns["suppression"] == pytest.approx(lost, rel=1e-3)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "layer_size", "shown"),
+    [
+        ((64, 64), (8, 8), (64, 64)),
+        ((60, 90), (7, 4), (60, 90)),
+        ((640, 320), (5, 3), (320, 160)),
+        ((6, 6), (6, 6), (6, 6)),
+        ((6, 8), (12, 16), (6, 8)),
+    ],
+)
+def test_cells_of_a_layer(size, layer_size, shown):
+    """At a pixel is the cell that nearest interpolation puts there."""
+    found = cells_of(size, layer_size)
+    assert found is not None
+    assert (found.places["height"], found.places["width"]) == shown
+    numbers = torch.arange(layer_size[0] * layer_size[1]).reshape(1, 1, *layer_size)
+    expected = interpolate(numbers.float(), shown, mode="nearest")[0, 0].long()
+    assert decode(*found.places["planes"]).tolist() == expected.tolist()
+    names = found.columns[0].values
+    assert names[layer_size[1]] == "row 2, column 1"
+    assert names[-1] == f"row {layer_size[0]}, column {layer_size[1]}"
+
+
+def test_more_cells_than_are_told_apart(tmp_path, demo_model, demo_pairs, monkeypatch):
+    assert cells_of((64, 64), (64, 64)) is not None
+    assert cells_of((64, 64), (64, 65)) is None
+    monkeypatch.setattr(groups, "MOST_GROUPS", 8)
+    explain(demo_model, demo_pairs, tmp_path, level="image")
+    page = Parsed((tmp_path / "index.html").read_text())
+    assert json.loads(page.scripts[0]) == {"places": [], "pairs": {}}
+    assert "too many cells" in page.text
+
+
+def test_a_layer_without_maps_of_images(tmp_path, demo_pairs):
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    )
+    with pytest.raises(
+        ValueError, match=r"layer: got maps of shape \(1, 1, 3844\) at 1"
+    ):
+        explain(model, demo_pairs, tmp_path / "out", level="image", layer="1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_image_level(tmp_path, demo_model, demo_pairs):

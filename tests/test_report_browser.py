@@ -16,7 +16,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from captum_pse import AdversarialPair, demo
+from captum_pse import AdversarialCAM, AdversarialPair, demo
 from captum_pse.dissection import SceneConcepts
 from captum_pse.explain import explain
 from captum_pse.network_report import explain_units
@@ -107,12 +107,13 @@ class Open:
     def names(self) -> list[str]:
         return self.texts(".pairs tbody tr:visible th")
 
-    def at(self, row: int, column: int) -> tuple[float, float]:
-        """Where the middle of a group of the first pair is on the screen."""
+    def at(self, row: int, column: int, side: int = 4) -> tuple[float, float]:
+        """Where the middle of a group of the first pair is on the screen, of a square
+        of so many a side."""
         stage = self.page.locator("#pair-0 .outline")
         stage.scroll_into_view_if_needed()
         box = stage.bounding_box()
-        x, y = ((k + 0.5) / 4 for k in (column, row))
+        x, y = ((k + 0.5) / side for k in (column, row))
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
     def values(self) -> dict[str, list[str]]:
@@ -201,6 +202,28 @@ def test_sorts(view, report):
     assert view.names() == names
 
 
+def test_sorts_what_has_no_value_last(browser, tmp_path, demo_model, demo_pairs):
+    """An attack that fails needs no part of the groups, whichever way they stand."""
+    x, x0 = demo_pairs.adversarial.clone(), demo_pairs.natural
+    x[1] = 0.999 * x0[1]
+    labels = demo_pairs.true_label, demo_pairs.attack_label
+    names = "0", "1", "2"
+    pairs = AdversarialPair(x0, x, *labels, names)
+    records = explain(demo_model, pairs, tmp_path, cell=8)
+    needed = {record["pair"]: record["smallest"] for record in records}
+    assert needed.pop("1") is None
+    up = sorted(needed, key=needed.__getitem__)
+    assert needed["0"] != needed["2"]
+    view = opened(browser, tmp_path)
+    head = view.page.get_by_role("button", name="part needed")
+    head.click()
+    assert view.names() == [*up, "1"]
+    head.click()
+    assert view.names() == [*up[::-1], "1"]
+    assert "none" in view.texts(".pairs tbody tr")[-1]
+    view.page.context.close()
+
+
 def test_filters(view):
     page = view.page
     page.get_by_label("Filter").fill("CAR yes")
@@ -233,8 +256,19 @@ def test_switches_the_picture(view, report):
             view.page.locator("#pair-1 input:checked").get_attribute("value") == "type"
         )
     # The arrow keys go through the pictures.
-    view.page.keyboard.press("ArrowRight")
-    assert "perturbation" in view.texts("#pair-0 .view.shown figcaption")[0]
+    for title in ("perturbation, amplified", "perturbation on the part needed"):
+        view.page.keyboard.press("ArrowRight")
+        assert title in view.texts("#pair-0 .view.shown figcaption")[0]
+    # Where it is not kept, the grey natural image shows.
+    part = view.picture()
+    best = np.argsort([-float(row["effect"]) for row in report.groups[:16]])
+    left_out = np.full(16, True)
+    left_out[best[: round(16 * report.records[0]["smallest"])]] = False
+    plain = images["natural"] @ [0.2126, 0.7152, 0.0722]
+    grey = np.ptp(part, axis=2).flatten() < 0.01
+    assert grey.tolist() == left_out.tolist()
+    shown = part.reshape(16, 3)[left_out, 0]
+    assert shown == pytest.approx(plain.flatten()[left_out], abs=0.02)
     view.page.keyboard.press("ArrowRight")
     assert view.picture() == pytest.approx(types, abs=0.01)
 
@@ -271,7 +305,7 @@ def test_pointing_at_a_group_shows_its_values(view, report):
         view.page.mouse.move(*view.at(row, column))
         check_values(view.values(), report.groups[4 * row + column])
     assert view.page.locator("#pair-0 .outline path").first.get_attribute("d")
-    assert view.texts("#pair-1 [data-column=id] td") == []
+    assert view.texts("#pair-1 [data-column=group] td") == []
 
 
 def test_the_keyboard_goes_from_group_to_group(view, report):
@@ -292,6 +326,50 @@ def test_the_keyboard_goes_from_group_to_group(view, report):
         check_values(view.values(), report.groups[4 * place[0] + place[1]])
 
 
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory, demo_model, demo_pairs) -> Report:
+    return make_report("image", tmp_path_factory, demo_model, demo_pairs)
+
+
+def test_the_maps_values_at_a_place(browser, regions, demo_model):
+    """By pointing and by the keyboard, those of the layer's own cell there."""
+    maps = AdversarialCAM(demo_model, "features", interpolate=False)
+    result = maps.decompose(*regions.pairs.select(0))
+    side = result.promotion.shape[-1]
+    titles = {
+        "promotion": "promotion",
+        "suppression": "suppression",
+        "natural_true": "true, natural",
+        "adversarial_true": "true, adversarial",
+        "natural_attack": "attack, natural",
+        "adversarial_attack": "attack, adversarial",
+    }
+    view = opened(browser, regions.folder)
+
+    def check(row: int, column: int) -> None:
+        found = view.values()
+        assert found.pop("cell") == [f"row {row + 1}, column {column + 1}"]
+        assert list(found) == list(titles.values())
+        for name, title in titles.items():
+            expected = float(result.attribution(name)[0, 0, row, column])
+            (value,) = found[title]
+            assert float(value) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+    for row, column in ((0, 0), (1, side - 1), (side - 2, 1)):
+        view.page.mouse.move(*view.at(row, column, side))
+        check(row, column)
+    view.page.locator("#pair-0 .stage").focus()
+    for key, (row, column) in {
+        "ArrowRight": (side - 2, 2),
+        "ArrowDown": (side - 1, 2),
+        "ArrowLeft": (side - 1, 1),
+    }.items():
+        view.page.keyboard.press(key)
+        check(row, column)
+    assert view.errors == []
+    view.page.context.close()
+
+
 def test_tapping_shows_values(browser, report):
     size = {"width": 390, "height": 800}
     view = opened(browser, report.folder, viewport=size, has_touch=True)
@@ -302,6 +380,6 @@ def test_tapping_shows_values(browser, report):
 
 def test_everything_is_there_without_the_script(browser, report):
     view = opened(browser, report.folder, java_script_enabled=False)
-    assert view.page.locator("#pair-0 .view img:visible").count() == 8
+    assert view.page.locator("#pair-0 .view img:visible").count() == 9
     assert view.page.locator(".filter:visible, .views:visible").count() == 0
     view.page.context.close()

@@ -5,6 +5,7 @@ stand in it. Names and labels come from the user and are escaped by the template
 """
 
 from captum_pse.report.levels import (
+    REFINEMENT,
     decomposed_pair,
     decomposed_set,
     unit_pair,
@@ -13,6 +14,7 @@ from captum_pse.report.levels import (
 from captum_pse.report.page import Page, PairEntry, write_page
 
 __all__ = [
+    "REFINEMENT",
     "Page",
     "PairEntry",
     "decomposed_pair",

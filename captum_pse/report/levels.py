@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from captum_pse.pixel_decomposition import PixelDecomposition
+from captum_pse.refinement import Refinement
 from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.report.groups import GroupValues
 from captum_pse.report.maps import group_pictures, region_pictures
 from captum_pse.report.page import Figure, Page, PairEntry
-from captum_pse.report.pictures import data_uri, pair_pictures
+from captum_pse.report.pictures import data_uri, kept_picture, pair_pictures
 from captum_pse.report.tables import (
     Cell,
     label_namer,
@@ -29,11 +30,15 @@ from captum_pse.unit_decomposition import UnitDecomposition
 
 Record = Mapping[str, Any]
 
+#: The curve of refined attacks, beside the page.
+REFINEMENT = "figures/refinement.png"
+
 
 def decomposed_pair(
     result: PixelDecomposition | RegionDecomposition,
     record: Record,
     class_names: Sequence[str] | None,
+    refinement: Refinement | None = None,
 ) -> PairEntry:
     """One pair by its pixel groups or its regions.
 
@@ -41,18 +46,23 @@ def decomposed_pair(
         result (PixelDecomposition or RegionDecomposition): Of this pair alone.
         record (mapping): Its record in the summary.
         class_names (sequence of str, optional): Names of the classes.
+        refinement (Refinement, optional): Of this pair alone. Default: None
     """
-    groups = None
+    pictures = pair_pictures(result, 0)
     if isinstance(result, PixelDecomposition):
         maps = group_pictures(result, 0)
-        groups = GroupValues.of(result, 0)
+        groups = GroupValues.of_groups(result, 0)
     else:
         maps = region_pictures(result, 0)
+        groups = GroupValues.of_cells(result, 0)
+    scale = pictures[-1].scale
+    if refinement is not None and scale is not None and refinement.smallest[0] > 0:
+        pictures.append(kept_picture(refinement, 0, scale))
     return PairEntry(
         number=record["example"],
         name=record["pair"],
         cells=pair_cells(record, label_namer(class_names)),
-        pictures=[*pair_pictures(result, 0), *maps],
+        pictures=[*pictures, *maps],
         chosen=maps[0].key,
         groups=groups,
         figures=[Figure("all maps in one figure", record["figure"])],
@@ -60,19 +70,27 @@ def decomposed_pair(
 
 
 def decomposed_set(
-    entries: list[PairEntry],
-    records: Sequence[Record],
-    manifest: Mapping[str, Any],
-    files: list[str],
+    entries: list[PairEntry], summary: Mapping[str, Any], folder: Path
 ) -> Page:
-    """The page of either level."""
+    """The page of either level.
+
+    Args:
+        entries (list[PairEntry]): Of :func:`decomposed_pair`.
+        summary (mapping): What ``summary.json`` holds.
+        folder (Path): Where the other results are.
+    """
+    figures = []
+    if "refinement" in summary:
+        title = "How much of the perturbation the attacks need"
+        figures = [Figure(title, REFINEMENT, data_uri(folder / REFINEMENT))]
     return Page(
-        level=manifest["level"],
+        level=summary["manifest"]["level"],
         pairs=entries,
-        facts=set_facts(records),
-        manifest=manifest,
-        files=files,
-        kinds=set_counts(records),
+        facts=set_facts(summary["pairs"]),
+        manifest=summary["manifest"],
+        files=_tables(folder),
+        kinds=set_counts(summary["pairs"]),
+        figures=figures,
     )
 
 
@@ -151,7 +169,12 @@ def unit_set(
         pairs=entries,
         facts=[*set_facts(first_layer), *layer_facts(summary["layers"])],
         manifest=summary["manifest"],
-        files=sorted(p.name for p in folder.iterdir() if p.suffix in (".csv", ".json")),
+        files=_tables(folder),
         figures=figures,
         tables=tables,
     )
+
+
+def _tables(folder: Path) -> list[str]:
+    """The results that are no figures."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix in (".csv", ".json"))

@@ -126,7 +126,8 @@ def _data(page: Page) -> dict[str, Any]:
         if pair.groups.places not in places:
             places.append(pair.groups.places)
         which = places.index(pair.groups.places)
-        pairs[str(pair.number)] = {"places": which, **pair.groups.values}
+        columns = {column.name: column.values for column in pair.groups.columns}
+        pairs[str(pair.number)] = {"places": which, "columns": columns}
     data: dict[str, Any] = plain({"places": places, "pairs": pairs})
     return data
 

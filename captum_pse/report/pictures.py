@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from captum_pse.pixel_decomposition import PixelDecomposition
+from captum_pse.refinement import Refinement
 from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.report.colours import Array, Scale
 from captum_pse.unit_decomposition import UnitDecomposition
@@ -64,8 +67,7 @@ def pair_pictures(
     # Only the images of the result are read, which all three have alike.
     pair = cast("PixelDecomposition", result)
     natural, adversarial, rescaled = display_pair(pair, example)
-    delta = (result.inputs[0] - result.baselines[0])[example].float()
-    strongest = to_numpy(delta.gather(0, delta.abs().argmax(0, keepdim=True))[0])
+    strongest = to_numpy(_strongest((result.inputs[0] - result.baselines[0])[example]))
     sizes = np.abs(strongest)
     reach = positive(float(np.quantile(sizes, 0.995)), float(sizes.max()))
     height, width = strongest.shape
@@ -84,6 +86,39 @@ def pair_pictures(
             note="in each pixel the channel that changed most",
         ),
     ]
+
+
+def kept_picture(refinement: Refinement, example: int, scale: Scale) -> Picture:
+    """The perturbation on the smallest part of the groups that is enough; nothing where
+    it is not kept.
+
+    Args:
+        refinement (Refinement): Of an attack that works.
+        example (int): Which example.
+        scale (Scale): Of the whole perturbation.
+    """
+    smallest = float(refinement.smallest[example])
+    chosen = refinement.keeps(smallest)
+    (kept,) = refinement.groups.spread(chosen.float(), refinement.inputs)
+    (refined,) = refinement.at(smallest)
+    change = _strongest((refined - refinement.baselines[0])[example])
+    change[(kept[example] == 0).all(0)] = torch.nan
+    n_kept = int(chosen[example].sum())
+    n_groups = int((refinement.groups.sizes(refinement.inputs)[example] > 0).sum())
+    return drawn(
+        "kept",
+        "perturbation on the part needed",
+        to_numpy(change),
+        scale,
+        over="natural",
+        note=f"kept on {n_kept} of {n_groups} groups; with one less the attack fails",
+    )
+
+
+def _strongest(delta: Tensor) -> Tensor:
+    """Of a change ``(C, H, W)``, that of the channel that changed most: ``(H, W)``."""
+    delta = delta.float()
+    return delta.gather(0, delta.abs().argmax(0, keepdim=True))[0]
 
 
 def photograph(key: str, title: str, image: Array, note: str) -> Picture:

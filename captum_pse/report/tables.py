@@ -21,12 +21,12 @@ class Cell:
 
     Attributes:
         text (str): What stands in it.
-        value (float or str): What its column is sorted by.
+        value (float or str, optional): What its column is sorted by; None comes last.
         kinds (tuple): Drawn as a bar: types of groups with how many there are of each.
     """
 
     text: str
-    value: float | str
+    value: float | str | None
     kinds: tuple[tuple[str, int], ...] = ()
 
 
@@ -88,6 +88,8 @@ def pair_cells(record: Record, label: Callable[[Any], str]) -> dict[str, Cell]:
 
 def _level_cells(record: Record) -> dict[str, Cell]:
     if "groups" in record:
+        smallest = record["smallest"]
+        needed = "none" if smallest is None else _percent(smallest)
         kinds = type_counts(record)
         share = record["promotion_dominated"] / max(record["groups"], 1)
         return {
@@ -95,6 +97,7 @@ def _level_cells(record: Record) -> dict[str, Cell]:
                 name: Cell(f"{record[name]:.2f}", record[name])
                 for name in ("promotion", "suppression")
             },
+            "part needed": Cell(needed, smallest),
             "types": Cell(", ".join(f"{n} {kind}" for kind, n in kinds), share, kinds),
         }
     return {
@@ -132,7 +135,21 @@ def set_facts(records: Records) -> list[Fact]:
             note = f"mean score; lift {mean(f'{name}_is_lift'):.2f}, "
             note += f"above 1 in {above} of {n}"
             facts.append(Fact(f"{name} IS", f"{mean(f'{name}_is'):.2f}", note))
-    return facts
+    return [*facts, part_needed(records)] if "smallest" in records[0] else facts
+
+
+def part_needed(records: Records) -> Fact:
+    """On what part of the groups the attacks are enough, of those that work at all."""
+    enough = [r["smallest"] for r in records if r["smallest"] is not None]
+    if not enough:
+        return Fact("part needed", "none", "no attack works, not even on all groups")
+    note = f"of the groups, mean of the {len(enough)} of {len(records)} attacks "
+    note += "that work"
+    return Fact("part needed", _percent(sum(enough) / len(enough)), note)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def set_counts(records: Records) -> tuple[tuple[str, int], ...]:

@@ -30,23 +30,24 @@
     return path;
   };
 
-  for (const [number, values] of Object.entries(data.pairs)) {
+  for (const [number, { places: which, columns }] of Object.entries(data.pairs)) {
     const viewer = document.querySelector(`#pair-${number} .viewer`);
     const stage = viewer.querySelector(".stage");
     const frame = viewer.querySelector(".outline");
     const lines = viewer.querySelectorAll("[data-column]");
     const hint = viewer.querySelector(".hint");
-    const places = data.places[values.places];
+    const places = data.places[which];
     const { width, height } = places;
     let x = width >> 1, y = height >> 1, shown = null;
 
     const say = (groups) => {
       hint.hidden = true;
       for (const line of lines) {
-        const { column, unit = "" } = line.dataset;
+        const { column, unit } = line.dataset;
         while (line.cells.length > 1) line.deleteCell(1);
         for (const group of groups) {
-          const value = values[column][group] ?? (column === "id" ? "none" : "");
+          // The first column names the group.
+          const value = columns[column][group] ?? (line === lines[0] ? "none" : "");
           line.insertCell().textContent = `${value} ${value === "" ? "" : unit}`.trim();
         }
       }

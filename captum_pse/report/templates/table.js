@@ -10,13 +10,17 @@
     const numbers = head.dataset.kind === "number";
     const compare = (a, b) => {
       const [left, right] = [a, b].map((row) => row.cells[column].dataset.value);
-      return numbers ? left - right : left.localeCompare(right, "en", { numeric: true });
+      // What has no value comes last, whichever way.
+      if (!left || !right) return !left - !right;
+      const order = numbers
+        ? left - right : left.localeCompare(right, "en", { numeric: true });
+      return up ? order : -order;
     };
     for (const other of heads.filter((h) => h.dataset.kind)) {
       other.setAttribute("aria-sort", "none");
     }
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    body.append(...[...body.rows].sort((a, b) => (up ? 1 : -1) * compare(a, b)));
+    body.append(...[...body.rows].sort(compare));
   };
   for (const head of heads) {
     head.querySelector("button")?.addEventListener("click", () => sortBy(head));
