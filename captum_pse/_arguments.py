@@ -49,8 +49,9 @@ EXAMPLES = {
 }
 
 _PAIR_FILES = """
-A pair file holds the arrays natural and adversarial, (N, C, H, W) or (N, H, W, C),
-true_label and attack_label, (N,); AdversarialPair.save writes one.
+A pair file (.npz or .safetensors) holds the arrays natural and adversarial, or
+perturbation in place of the latter, (N, C, H, W), and the labels, true_label and
+attack_label, (N,); AdversarialPair.save writes one.
 """
 
 _GOES_ON = """

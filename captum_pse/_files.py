@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ def atomic_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(folder)
     is_new = not final.exists()
+    if not is_new and not final.is_dir():
+        raise NotADirectoryError(f"out: got {final}, a file, want a folder")
     final.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=final) as temporary:
@@ -76,6 +78,27 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     return value
+
+
+def told(settings: Mapping[str, Any] | None, own: Iterable[str]) -> dict[str, Any]:
+    """The caller's settings, to write down beside a result's own.
+
+    What JSON has no type for, paths, say, becomes text.
+
+    Args:
+        settings (mapping, optional): The caller's.
+        own (iterable of str): The names of the result's.
+
+    Raises:
+        ValueError: One has the name of another.
+    """
+    found: dict[str, Any] = json.loads(json.dumps(dict(settings or {}), default=str))
+    if taken := sorted(found.keys() & set(own)):
+        raise ValueError(
+            f"settings: got {taken[0]!r}, want other names than those that the result "
+            f"writes down itself: {', '.join(sorted(own))}"
+        )
+    return found
 
 
 def versions() -> dict[str, str]:

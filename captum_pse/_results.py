@@ -86,6 +86,8 @@ class SavedResult(ABC):
             return cls._of_contents(tensors, manifest)
         except KeyError as error:
             raise ValueError(f"path: {path} lacks {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"path: {path} is damaged ({error})") from error
 
 
 def check_format(name: str, path: Any, manifest: Any, wanted: str) -> None:

@@ -201,15 +201,16 @@ def _study(args: argparse.Namespace) -> int:
         )
         if rank_and_size()[0] == 0:
             for row in found.tables["attacks"]:
-                left_out = row["studied"] < row["pairs"]
                 print(
                     f"{printable(row['attack'])}: {row['studied']} of {row['pairs']} "
                     "pairs are what they say"
-                    + left_out
-                    * "; on the others, left out of all else, the model "
-                    "does not say the labels: if it should, check --weights, --mean "
-                    "and --std"
                 )
+                if row["studied"] < row["pairs"]:
+                    print(
+                        "NOTE: on the others, left out of all else, the model does not "
+                        "say the labels; if it should, check --weights, --mean and "
+                        "--std"
+                    )
             for row in found.tables["findings"]:
                 print(printable(sentence(row), most=300))
             print(f"wrote study.json, tables and figures to {args.out}")

@@ -11,18 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._engine.choice import Engine
-from captum_pse._files import atomic_results, plain, versions, write_csv, write_json
+from captum_pse._files import (
+    atomic_results,
+    plain,
+    told,
+    versions,
+    write_csv,
+    write_json,
+)
 from captum_pse._forward import first_scores
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import file_name, printable
 from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.groups import grid_mask
+from captum_pse.groups import image_mask
 from captum_pse.labels import check_index, label_index
 from captum_pse.pair import AdversarialPair
 from captum_pse.pair_labels import PredictionWarning
 from captum_pse.pixel_decomposition import PixelDecomposition, PixelMethod
 from captum_pse.promotion_suppression import PromotionSuppression
-from captum_pse.refinement import Refinement, join, refine
+from captum_pse.refinement import Curve, Refinement, mean_curve, refine
 from captum_pse.region_decomposition import RegionDecomposition
 from captum_pse.report import (
     REFINEMENT,
@@ -31,6 +38,7 @@ from captum_pse.report import (
     decomposed_set,
     write_page,
 )
+from captum_pse.visualization import plot_refinements
 
 Level: TypeAlias = Literal["pixel", "image"]
 LEVELS: tuple[str, ...] = get_args(Level)
@@ -66,7 +74,7 @@ def explain(
     all of it; ``figures/*.png``, one a pair; ``summary.json``, with one record a pair
     and the versions and settings; and, for pixel groups, ``groups.csv``, one row a
     group, and ``figures/refinement.png``, whose curve ``summary.json`` holds too. They
-    replace those of an earlier run.
+    replace those of an earlier run of this level; other files there stay.
 
     Args:
         model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
@@ -101,7 +109,7 @@ def explain(
     model = model.to(device)
     first = check_pairs(model, pairs, device)
     if level == "pixel":
-        mask = None if cell is None else grid_mask(first[0].shape[2:], cell=cell)
+        mask = image_mask(first[0], cell)
         explained, chosen = _by_groups(model, mask, method, engine, batch)
         chosen = {"cell": cell, **chosen}
     elif level == "image":
@@ -110,36 +118,37 @@ def explain(
     else:
         raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
     manifest = {**versions(), "level": level, **chosen, "batch": batch}
-    manifest |= {"device": device, **(settings or {})}
+    manifest |= {"device": device}
+    manifest |= told(settings, manifest)
     records: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     entries: list[PairEntry] = []
-    refinements: list[Refinement] = []
+    curves: list[Curve] = []
     with atomic_results(out) as folder:
         (folder / "figures").mkdir()
         for i, name, (result, refinement) in each_pair(
             pairs, explained, device, show_progress
         ):
-            figure = f"figures/{i:03d}-{file_name(name)}.png"
+            path = f"figures/{i:03d}-{file_name(name)}.png"
             drawn = result.plot(class_names=class_names, title=name)
-            drawn.savefig(folder / figure, dpi=110)
+            drawn.savefig(folder / path, dpi=110)
             of_pair = {"pair": name, "example": i}
             if isinstance(result, PixelDecomposition):
                 rows += [{**of_pair, **row, "example": i} for row in result.table()]
                 of_pair["engine"] = result.engine
-            record = {**of_pair, **result.summary()[0], "example": i, "figure": figure}
+            record = {**of_pair, **result.summary()[0], "example": i, "figure": path}
             if refinement is not None:
                 record["smallest"] = plain(float(refinement.smallest))
-                refinements.append(refinement)
+                curves.append(refinement.curve())
             records.append(record)
             entries.append(decomposed_pair(result, record, class_names, refinement))
-        summary = {"manifest": manifest, "pairs": records}
-        if refinements:
+        summary: dict[str, Any] = {"manifest": manifest, "pairs": records}
+        if curves:
             write_csv(folder / "groups.csv", rows)
-            refined = join(refinements)
-            summary["refinement"] = refined.curve()
+            summary["refinement"] = mean_curve(curves)
             title = f"{len(pairs)} attacks, kept on the groups with the largest effect"
-            refined.plot(title=title).savefig(folder / REFINEMENT, dpi=110)
+            figure = plot_refinements({"": summary["refinement"]}, title=title)
+            figure.savefig(folder / REFINEMENT, dpi=110)
         write_json(folder / "summary.json", summary)
         page = decomposed_set(entries, summary, folder)
         write_page(folder / "index.html", page)
@@ -148,7 +157,7 @@ def explain(
 
 def _by_groups(
     model: nn.Module,
-    mask: Tensor | None,
+    mask: Tensor,
     method: PixelMethod,
     engine: Engine,
     batch: int,

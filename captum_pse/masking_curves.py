@@ -83,7 +83,14 @@ class MaskingCurves(SavedResult):
 
     @classmethod
     def join(cls, parts: Sequence[MaskingCurves]) -> MaskingCurves:
-        """One of several, of the same layer, with different numbers of units."""
+        """One of several, of the same layer, with different numbers of units.
+
+        Raises:
+            ValueError: None, or of several layers.
+        """
+        if len({part.layer for part in parts}) != 1:
+            layers = [part.layer for part in parts]
+            raise ValueError(f"parts: got layers {layers}, want curves of one layer")
         rows = [row for part in parts for row in part.rows]
         rankings = list(dict.fromkeys(row["masked"] for row in rows))
         rows.sort(key=lambda row: (rankings.index(row["masked"]), row["units"]))
@@ -91,7 +98,8 @@ class MaskingCurves(SavedResult):
         return cls(parts[0].layer, rows, outcomes)
 
     def to_record(self) -> dict[str, Any]:
-        """As plain JSON, which gives back the same numbers; see :meth:`of_record`."""
+        """As what ``json`` can write, with the same numbers when read; see
+        :meth:`of_record`."""
         outcomes = [[*key, shares] for key, shares in self.outcomes.items()]
         return {"layer": self.layer, "rows": self.rows, "outcomes": outcomes}
 

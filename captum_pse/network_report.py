@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_pse._files import atomic_results, versions, write_csv, write_json
+from captum_pse._files import atomic_results, told, versions, write_csv, write_json
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import file_name
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
@@ -18,6 +18,7 @@ from captum_pse.masking_curves import MaskingCurves, evaluate_masking
 from captum_pse.pair import AdversarialPair
 from captum_pse.relation import relate
 from captum_pse.report import PairEntry, unit_pair, unit_set, write_page
+from captum_pse.unit_masking import units_in
 from captum_pse.unit_sensitivity import UnitSensitivity
 from captum_pse.visualization import plot_masking, plot_relation
 
@@ -73,6 +74,9 @@ def explain_units(
     first = check_pairs(model, pairs, device)
     names = list(layers) if layers else [last_spatial_layer(model, first)]
     method = DissectionSensitivity(model, names)
+    manifest = {**versions(), "level": "network", "layers": names, "batch": batch}
+    manifest |= {"device": device}
+    manifest |= told(settings, manifest)
     dissection = None
     if concepts is not None:
         dissection = NetworkDissection(model, names).dissect(
@@ -82,11 +86,7 @@ def explain_units(
         pairs, batch_size=batch, device=device, show_progress=show_progress
     )
     summary: dict[str, Any] = {
-        "manifest": {
-            **versions(),
-            **{"level": "network", "layers": names, "batch": batch, "device": device},
-            **(settings or {}),
-        },
+        "manifest": manifest,
         "layers": [_of_layer(layer) for layer in moved],
     }
     units = _units(moved, dissection)
@@ -187,7 +187,7 @@ def _mask(
                 "interpretable": dissection.best(layer.layer)[0],
                 "least sensitive": -layer.mean,
             },
-            sorted({round(part * len(layer)) for part in PARTS}),
+            sorted({units_in(part, len(layer)) for part in PARTS}),
             batch_size=batch,
             show_progress=show_progress,
         )

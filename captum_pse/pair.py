@@ -304,6 +304,8 @@ class AdversarialPair:
         chosen = examples
         if not isinstance(examples, slice):
             chosen = torch.as_tensor(examples).cpu()
+            # An empty list makes a tensor of floats.
+            chosen = chosen if chosen.numel() else chosen.long()
         try:
             rows = torch.arange(len(self))[chosen].reshape(-1).tolist()
         except IndexError as error:

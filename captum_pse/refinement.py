@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 FRACTIONS = tuple(k / 10 for k in range(11))
 
+#: See :meth:`Refinement.curve`.
+Curve: TypeAlias = list[dict[str, float]]
+
 _NORMS = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
 
 
@@ -50,8 +53,8 @@ class Refinement(SavedResult):
             ``L2`` and ``Linf`` of what is left of the perturbation.
         smallest (Tensor): float64 ``(N,)`` in [0, 1]: a fraction at which the attack
             still reaches ``t``, and with one group less does not, found by bisection; 0
-            where the model says ``t`` on ``x0``; NaN where not even the whole attack
-            reaches it.
+            where the model says ``t`` on ``x0``, too; NaN where not even the whole
+            attack reaches it.
 
     Examples::
 
@@ -110,7 +113,7 @@ class Refinement(SavedResult):
         """
         return _kept(self.inputs, self.baselines, self.groups, self.keeps(fraction))
 
-    def curve(self) -> list[dict[str, float]]:
+    def curve(self) -> Curve:
         """One record for each fraction, over all examples.
 
         Returns:
@@ -310,8 +313,18 @@ def refine(
 
 
 def join(refinements: Sequence[Refinement]) -> Refinement:
-    """One refinement of the pairs of several, with the same groups and fractions."""
+    """One refinement of the pairs of several, with the same groups and fractions.
+
+    Raises:
+        ValueError: None, or not of the same ones: all examples must share the groups.
+    """
+    if not refinements:
+        raise ValueError("refinements: got none, want at least one")
     first = refinements[0]
+    if any(len(index) > 1 for index in first.groups.index):
+        raise ValueError(
+            "refinements: got groups of each example's own, want shared ones"
+        )
     for other in refinements[1:]:
         same = torch.equal(other.groups.ids, first.groups.ids) and all(
             torch.equal(a, b)
@@ -345,6 +358,14 @@ def join(refinements: Sequence[Refinement]) -> Refinement:
         },
         smallest=joined(r.smallest for r in refinements),
     )
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The curve of all pairs, from those of one pair each, at the same fractions."""
+    return [
+        {key: sum(point[key] for point in points) / len(points) for key in points[0]}
+        for points in zip(*curves, strict=True)
+    ]
 
 
 def _checked_fraction(fraction: float) -> float:

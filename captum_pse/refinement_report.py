@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_pse._files import atomic_results, versions, write_csv
+from captum_pse._files import atomic_results, told, versions, write_csv, write_json
 from captum_pse._layers import last_spatial_layer
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.explain import check_pairs
@@ -56,6 +55,9 @@ def refine_pairs(
     first = check_pairs(model, pairs, device)
     mask = image_mask(first[0], cell)
     layer = layer or last_spatial_layer(model, first)
+    manifest = {**versions(), "cell": cell, "layer": layer, "batch": batch}
+    manifest |= {"device": device}
+    manifest |= told(settings, manifest)
     effects, maps = PromotionSuppression(model), AdversarialCAM(model, layer)
     generator = torch.Generator().manual_seed(0)
 
@@ -89,19 +91,12 @@ def refine_pairs(
         for point in result.curve()
     ]
     summary = {
-        "manifest": {
-            **versions(),
-            **{"cell": cell, "layer": layer, "batch": batch, "device": device},
-            **(settings or {}),
-        },
+        "manifest": manifest,
         "pairs": [
             {
                 "pair": name,
-                # JSON has no NaN: null is an attack that fails as a whole.
-                "smallest": {
-                    ranking: None if r.smallest[i].isnan() else float(r.smallest[i])
-                    for ranking, r in results.items()
-                },
+                # NaN, null in the file, where an attack fails as a whole.
+                "smallest": {k: float(r.smallest[i]) for k, r in results.items()},
             }
             for i, name in enumerate(pairs.names)
         ],
@@ -111,6 +106,5 @@ def refine_pairs(
         title = f"{len(pairs)} attacks, {len(mask.unique())} groups"
         figure = plot_refinements(results, title=title)
         figure.savefig(folder / "refinement.png", dpi=110)
-        text = json.dumps(summary, indent=1) + "\n"
-        (folder / "refinement.json").write_text(text, encoding="utf-8")
+        write_json(folder / "refinement.json", summary)
     return results

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,6 @@ from captum_pse._layers import (
     find_layer,
     scores_and_activations,
 )
-
-if TYPE_CHECKING:
-    pass
 
 MaskMode: TypeAlias = Literal["zero", "mean", "clamp"]
 MASK_MODES: tuple[str, ...] = get_args(MaskMode)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import captum_pse
+from captum_pse._results import SavedResult
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("*.md"), *DOCS.glob("api/*.rst")])
@@ -69,6 +70,19 @@ def test_every_public_name_stands_on_one_page() -> None:
         for name in module.__all__
     }
     assert {name: n for name, n in public.items() if n != 1} == {}
+
+
+def test_what_is_saved_shows_how_to_load_it() -> None:
+    shown = {
+        value(found["name"])
+        for page in PAGES
+        for found in re.finditer(
+            r"autoclass:: (?P<name>[\w.]+)\n(?:   .*\n)*?   :inherited-members:",
+            page.read_text(encoding="utf-8"),
+        )
+    }
+    assert SavedResult.__subclasses__()
+    assert set(SavedResult.__subclasses__()) <= shown
 
 
 def test_shown_by_its_public_name() -> None:

@@ -49,6 +49,8 @@ def test_select_outside(pair):
         pair.select(3)
     with pytest.raises(ValueError, match="examples: got none of"):
         pair.select(torch.zeros(len(pair), dtype=torch.bool))
+    with pytest.raises(ValueError, match="examples: got none of"):
+        pair.select([])
 
 
 def test_dense_labels_and_tuples():

@@ -63,4 +63,5 @@ def test_explain(data, tmp_path):
     pairs = read_pair_file(folder / "pairs_cw.npz")
     assert [r["adversarial_prediction"] for r in records] == pairs.attack_label.tolist()
     assert [r["natural_prediction"] for r in records] == pairs.true_label.tolist()
-    assert len(list((tmp_path / "figures").iterdir())) == 24
+    # One of each pair, and that of the refinement.
+    assert len(list((tmp_path / "figures").iterdir())) == 25

@@ -10,10 +10,43 @@ import torch
 from torch import Tensor
 
 from captum_pse import Refinement, grid_mask, refine
-from captum_pse.refinement import join
+from captum_pse.refinement import join, mean_curve
 from captum_pse.visualization import plot_refinements
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
+
+
+def test_a_curve_of_all_from_those_of_each(make_case):
+    case = make_case(4)
+    pair, scores = (case.adversarial, case.natural, 1, 2), torch.randn(4, 1, 6, 6)
+    mask = grid_mask((6, 6), cell=2)
+    whole = refine(case.model, *pair, scores=scores, feature_mask=mask)
+    each = [
+        refine(
+            case.model, pair[0][n : n + 1], pair[1][n : n + 1], 1, 2,
+            scores=scores[n : n + 1], feature_mask=mask,
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    averaged = mean_curve([one.curve() for one in each])
+    for found, wanted in zip(averaged, whole.curve(), strict=True):
+        assert found == pytest.approx(wanted)
+    # A figure takes either.
+    figure = plot_refinements({"whole": whole, "averaged": averaged})
+    one, other = figure.axes[2].lines
+    assert one.get_ydata().tolist() == pytest.approx(other.get_ydata().tolist())
+
+
+def test_what_cannot_be_joined(make_case):
+    with pytest.raises(ValueError, match="refinements: got none"):
+        join([])
+    case = make_case(2)
+    own = refine(
+        case.model, case.adversarial, case.natural, 1, 2,
+        scores=torch.rand(2, 1, 6, 6), feature_mask=torch.randint(0, 4, (2, 1, 6, 6)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="refinements: got groups of each example's"):
+        join([own, own])
 
 
 @pytest.mark.parametrize("cell", [1, 2, 3, 6])

@@ -335,7 +335,9 @@ def test_summary_of_a_set(demo_model, demo_pairs):
     ("smallest", "value", "note"),
     [
         ([0.25, None, 0.5], "37.5 %", "mean of the 2 of 3 attacks that work"),
-        ([0.0], "0.0 %", "mean of the 1 of 1 attacks"),
+        # Nothing is needed where there was nothing to attack.
+        ([0.25, 0.0, 0.5], "37.5 %", "mean of the 2 of 3 attacks that work"),
+        ([0.0], "none", "no attack works"),
         ([None, None], "none", "no attack works"),
     ],
 )
@@ -393,8 +395,8 @@ def test_the_part_needed_is_on_the_page(some_fail):
     assert cells == [str(part), "", "0.0"]
     mean = re.search(r"part needed\s*([\d.]+) %\s*of the groups, (.*)work", page.text)
     assert mean is not None
-    assert float(mean[1]) == pytest.approx(50 * part, abs=0.06)
-    assert mean[2] == "mean of the 2 of 3 attacks that "
+    assert float(mean[1]) == pytest.approx(100 * part, abs=0.06)
+    assert mean[2] == "mean of the 1 of 3 attacks that "
     views = [attrs["data-view"] for _, attrs in page.tags if "data-view" in attrs]
     assert views.count("kept") == 1
     assert views.count("delta") == 3

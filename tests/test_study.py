@@ -148,6 +148,10 @@ UNREADABLE = {
     "a list": ("[]", "out: .* is damaged"),
     "no tables": ('{"manifest": {}}', "out: .* is damaged .'tables'"),
     "no study": ('{"tables": {}, "manifest": {}}', "out: .* is no file of captum_pse"),
+    "too few tables": (
+        '{"tables": {"attacks": []}, "manifest": {"format": "captum_pse.Study/1"}}',
+        "out: .* lacks the table 'correlation'",
+    ),
     "a later one": (
         '{"tables": {}, "manifest": '
         '{"format": "captum_pse.Study/9", "captum_pse": "3"}}',

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from conftest import SmallNet, state_of
+from safetensors import safe_open
+from safetensors.torch import save_file
 from scipy.stats import t
 from torch import Tensor, nn
 
@@ -224,6 +227,15 @@ def test_joined_saved_and_loaded(tmp_path):
     assert vars(joined) == vars(whole)
     whole.save(tmp_path / "m.safetensors")
     assert vars(MaskingCurves.load(tmp_path / "m.safetensors")) == vars(whole)
+    with pytest.raises(ValueError, match=r"parts: got layers \['units', 'other'\]"):
+        MaskingCurves.join([whole, MaskingCurves("other", [], {})])
+    MaskingCurves("units", [], {("up", 1): {}}).save(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        manifest = json.loads(file.metadata()["manifest"])
+    manifest["outcomes"] = [["up", 1]]
+    save_file({}, tmp_path / "m.safetensors", {"manifest": json.dumps(manifest)})
+    with pytest.raises(ValueError, match=r"path: .*m\.safetensors is damaged"):
+        MaskingCurves.load(tmp_path / "m.safetensors")
 
 
 def test_training_mode_is_refused():

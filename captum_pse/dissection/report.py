@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from captum_pse._distributed import barrier, rank_and_size
-from captum_pse._files import atomic_results, write_csv
+from captum_pse._files import atomic_results, told, versions, write_csv
 from captum_pse._text import file_name
 from captum_pse.dissection.broden import BrodenConcepts
 from captum_pse.dissection.concepts import ConceptDataset
@@ -19,7 +19,7 @@ from captum_pse.dissection.network_dissection import (
     QUANTILE,
     NetworkDissection,
 )
-from captum_pse.dissection.result import Dissection
+from captum_pse.dissection.result import SETTINGS, Dissection
 from captum_pse.dissection.sets import SceneConcepts
 
 #: The folder of partial results, inside that of the results.
@@ -73,6 +73,8 @@ def dissect_layers(
     method = NetworkDissection(
         model.to(device), layers, quantile=quantile, min_iou=min_iou
     )
+    # Before the work: are they fit to be written down?
+    told(settings, [*versions(), *SETTINGS])
     partial = Path(out) / PARTIAL
     result = method.dissect(
         dataset,

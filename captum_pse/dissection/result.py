@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_pse._files import atomic_path, versions, write_csv
+from captum_pse._files import atomic_path, told, versions, write_csv, write_json
 from captum_pse._results import SavedResult
 from captum_pse.dissection.concepts import Concept, Vocabulary
 
@@ -266,23 +265,20 @@ class Dissection(SavedResult):
 
         Args:
             path (str or Path): The file.
-            settings (mapping, optional): More to write down, as JSON can hold it.
-                Default: None
+            settings (mapping, optional): More to write down. Default: None
+
+        Raises:
+            ValueError: A setting has the name of one that is written anyway.
         """
+        own = {**versions(), **{name: getattr(self, name) for name in SETTINGS}}
         content = {
-            "manifest": {
-                **versions(),
-                "quantile": self.quantile,
-                "min_iou": self.min_iou,
-                "images": self.n_images,
-                **(settings or {}),
-            },
+            "manifest": {**own, **told(settings, own)},
             "layers": self.summary(),
             "concepts": self.concept_table(),
             "units": self.table(),
         }
         with atomic_path(path) as partial:
-            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_json(partial, content)
 
     def plot(self, layers: Sequence[str] | None = None, **options: Any) -> Figure:
         """Bars of detectors by concept; see
@@ -312,7 +308,7 @@ class Dissection(SavedResult):
         settings = {
             "concepts": self.concepts,
             "layers": [[name, layer.exact] for name, layer in self.layers.items()],
-            **{name: getattr(self, name) for name in _SETTINGS},
+            **{name: getattr(self, name) for name in SETTINGS},
         }
         return tensors, settings
 
@@ -331,7 +327,7 @@ class Dissection(SavedResult):
             },
             concept_areas=tensors["concept_areas"],
             category_pixels=tensors["category_pixels"],
-            **{name: settings[name] for name in _SETTINGS},
+            **{name: settings[name] for name in SETTINGS},
         )
 
     def _layer(self, name: str) -> LayerOverlaps:
@@ -343,4 +339,4 @@ class Dissection(SavedResult):
 
 
 _COUNTS = ("thresholds", "intersections", "areas", "total", "peaks", "images")
-_SETTINGS = ("n_pixels", "n_images", "quantile", "min_iou")
+SETTINGS = ("n_pixels", "n_images", "quantile", "min_iou")

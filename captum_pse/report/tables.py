@@ -139,8 +139,11 @@ def set_facts(records: Records) -> list[Fact]:
 
 
 def part_needed(records: Records) -> Fact:
-    """On what part of the groups the attacks are enough, of those that work at all."""
-    enough = [r["smallest"] for r in records if r["smallest"] is not None]
+    """On what part of the groups the attacks are enough, of those that work at all.
+
+    Where the model says the attack label without the attack, none of it is needed.
+    """
+    enough = [part for part in (r["smallest"] for r in records) if part]
     if not enough:
         return Fact("part needed", "none", "no attack works, not even on all groups")
     note = f"of the groups, mean of the {len(enough)} of {len(records)} attacks "

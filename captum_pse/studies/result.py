@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 #: The figures that are of all attacks.
 OfAll: TypeAlias = Literal["types", "refinement", "interpretability"]
 
+#: Those that a study always has, and that are looked at here.
+_TABLES = {
+    "attacks",
+    "correlation",
+    "findings",
+    "interpretability",
+    "refinement",
+    "types",
+}
+
 #: Of the manifest, checked when it is read.
 FORMAT = "captum_pse.Study/1"
 
@@ -25,7 +35,8 @@ class Study:
     """What the study found, as tables: lists of dicts, one a row.
 
     Made by :func:`captum_pse.study`, which also writes it to ``study.json``; None
-    stands for a number that does not exist, as an interval of too few pairs.
+    stands for a number that does not exist, as an interval of too few pairs, or is
+    infinite.
 
     Attributes:
         tables (dict[str, list[dict]]): By the name of the file; see
@@ -68,6 +79,8 @@ class Study:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
         check_format("out", path, study.manifest, FORMAT)
+        if missing := _TABLES - study.tables.keys():
+            raise ValueError(f"out: {path} lacks the table {min(missing)!r}")
         return study
 
     def __repr__(self) -> str:

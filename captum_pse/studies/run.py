@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,14 @@ from torch import Tensor, nn
 
 from captum_pse._distributed import barrier, rank_and_size
 from captum_pse._engine.batches import check_positive_int
-from captum_pse._files import atomic_results, plain, write_csv, write_json
+from captum_pse._files import (
+    atomic_results,
+    plain,
+    told,
+    versions,
+    write_csv,
+    write_json,
+)
 from captum_pse._layers import find_layers, last_spatial_layer
 from captum_pse._text import file_name
 from captum_pse.attacks.pgd import FRESH_EPS, FRESH_STEPS, check_unit_range
@@ -136,8 +142,6 @@ def study(
     check_positive_int("batch", batch)
     if seed < 0:
         raise ValueError(f"seed: got {seed}, want 0 or more")
-    # Paths, say, are written down as text.
-    told = json.loads(json.dumps(dict(settings or {}), default=str))
     device = str(device)
     model = model.to(device)
     firsts = [check_pairs(model, pairs, device) for pairs in attacks.values()]
@@ -162,8 +166,10 @@ def study(
         "device": device,
     }
     mask = image_mask(first[0], cell)
+    own = ("format", "digests", *versions(), *chosen)
+    more = told(settings, own)
     run = Stages(
-        model, attacks, mask, chosen, told, concepts, Path(out) / PARTIAL, show_progress
+        model, attacks, mask, chosen, more, concepts, Path(out) / PARTIAL, show_progress
     )
     tables = run.tables()
     found = Study(plain(tables), plain({"format": FORMAT, **run.manifest()}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from captum_pse.refinement import Refinement
+from captum_pse.refinement import Curve, Refinement
 from captum_pse.visualization._figure import Figure
 
 #: Okabe and Ito's colours and markers, told apart with any colour vision.
@@ -18,7 +18,7 @@ STYLES = (
 
 
 def plot_refinements(
-    refinements: Mapping[str, Refinement], *, title: str | None = None
+    refinements: Mapping[str, Refinement | Curve], *, title: str | None = None
 ) -> Figure:
     """Whether attacks survive on part of their groups, for several rankings.
 
@@ -27,7 +27,8 @@ def plot_refinements(
     against the fraction of groups kept.
 
     Args:
-        refinements (mapping): By the name of their ranking; at most five.
+        refinements (mapping): By the name of their ranking, at most five: each a
+            :class:`captum_pse.Refinement`, or what its ``curve()`` gives.
         title (str, optional): Above the figure. Default: None
 
     Returns:
@@ -64,7 +65,9 @@ def plot_refinements(
         for (ranking, refinement), (color, marker) in zip(
             refinements.items(), STYLES, strict=False
         ):
-            curve = refinement.curve()
+            curve = (
+                refinement.curve() if isinstance(refinement, Refinement) else refinement
+            )
             ax.plot(
                 [point["fraction"] for point in curve],
                 [point[key] for point in curve],
