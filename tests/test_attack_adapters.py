@@ -642,6 +642,29 @@ class Breaks(nn.Module):
         return self.model(x)
 
 
+def test_torchattacks_3_3(model, demo_pairs, capsys):
+    """Which pip takes beside jupyterlab: without a mode by label, and never quiet."""
+    PGD = library("torchattacks").PGD  # noqa: N806
+
+    class Older(PGD):
+        set_mode_targeted_by_label = property()
+
+        def set_mode_targeted_by_function(self, function):
+            super().set_mode_targeted_by_function(function, quiet=False)
+
+    older, newer = (
+        from_attack(
+            kind(model, eps=EPS, steps=5, random_start=False),
+            demo_pairs.natural,
+            attack_label=demo_pairs.attack_label,
+        )
+        for kind in (Older, PGD)
+    )
+    assert torch.equal(older.adversarial, newer.adversarial)
+    assert older.succeeded.all()
+    assert capsys.readouterr().out == ""
+
+
 def test_torchattacks_is_as_before_after_an_exception(model, demo_pairs):
     attack = library("torchattacks").PGD(Breaks(Denormalised(model)))
     attack.set_mode_targeted_random(quiet=True)

@@ -6,8 +6,10 @@ installed: an attack is known by the module that its class, or function, comes f
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import io
 import numbers
 import warnings
 from abc import ABC, abstractmethod
@@ -135,7 +137,7 @@ class TorchattacksAttack(LibraryAttack):
     """``attack(images, labels)``: labels mean what the attack's mode says."""
 
     package = "torchattacks"
-    marks = ("get_logits", "set_mode_targeted_by_label")
+    marks = ("get_logits", "set_mode_targeted_by_function")
 
     def _prepare(self, model: Any, natural: Tensor) -> None:
         self.scores = self.attack.get_logits
@@ -169,7 +171,9 @@ class TorchattacksAttack(LibraryAttack):
         before = [dict(vars(attack)) for attack in attacks]
         try:
             if targeted:
-                self.attack.set_mode_targeted_by_label(quiet=True)
+                # Only later versions than 3.3 have a mode for this, and are quiet.
+                with contextlib.redirect_stdout(io.StringIO()):
+                    self.attack.set_mode_targeted_by_function(lambda _, given: given)
             return self.attack(natural, labels, **self.options)
         finally:
             for attack, attributes in zip(attacks, before, strict=True):
