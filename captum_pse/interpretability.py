@@ -11,7 +11,7 @@ from torch import Tensor
 PERCENTILE = 70.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InterpretabilityScore:
     """The interpretability score of N perturbations on N maps.
 
@@ -44,6 +44,11 @@ class InterpretabilityScore:
     baseline: Tensor
     lift: Tensor
     mask: Tensor
+
+    def __repr__(self) -> str:
+        mean, lift = float(self.score.mean()), float(self.lift.mean())
+        n = len(self.score)
+        return f"InterpretabilityScore({n} pair(s), mean {mean:.2f}, lift {lift:.2f})"
 
 
 def interpretability_score(

@@ -22,7 +22,7 @@ MaskMode: TypeAlias = Literal["zero", "mean", "clamp"]
 MASK_MODES: tuple[str, ...] = get_args(MaskMode)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UnitRange:
     """What the K units of a layer give on natural inputs, over all positions.
 
@@ -47,6 +47,10 @@ class UnitRange:
     mean: Tensor
     low: Tensor
     high: Tensor
+
+    def __repr__(self) -> str:
+        low, high = float(self.low.min()), float(self.high.max())
+        return f"UnitRange({len(self.mean)} units, {low:.3g} to {high:.3g})"
 
 
 @torch.no_grad()

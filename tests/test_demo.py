@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_pse import demo
-from captum_pse.demo.scenes import PALETTE
+from captum_pse.demo.things import PALETTE
 from captum_pse.demo.train import accuracy, train
 
 

@@ -12,7 +12,7 @@ import torch
 from conftest import state_of
 from torch import Tensor, nn
 
-from captum_pse.demo.scenes import PALETTE
+from captum_pse.demo.things import PALETTE
 from captum_pse.dissection import (
     BrodenConcepts,
     Concept,

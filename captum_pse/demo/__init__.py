@@ -5,7 +5,8 @@ Nothing is downloaded; everything is deterministic.
 
 from captum_pse.demo.attack import make_pairs
 from captum_pse.demo.model import DemoNet, load_model
-from captum_pse.demo.scenes import CLASSES, CONCEPTS, Scene, Scenes, draw_scene
+from captum_pse.demo.scenes import Scene, Scenes, draw_scene
+from captum_pse.demo.things import CLASSES, CONCEPTS
 
 __all__ = [
     "CLASSES",

@@ -7,7 +7,8 @@ import torch
 from captum_pse._engine.batches import check_positive_int
 from captum_pse.attacks.pgd import targeted_pgd
 from captum_pse.demo.model import load_model
-from captum_pse.demo.scenes import CLASSES, Scenes
+from captum_pse.demo.scenes import Scenes
+from captum_pse.demo.things import CLASSES
 from captum_pse.pair import AdversarialPair
 
 

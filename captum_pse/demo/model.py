@@ -7,7 +7,7 @@ from importlib import resources
 
 from torch import Tensor, nn
 
-from captum_pse.demo.scenes import CLASSES
+from captum_pse.demo.things import CLASSES
 
 WEIGHTS = "weights.safetensors"
 
