@@ -101,6 +101,14 @@ def told(settings: Mapping[str, Any] | None, own: Iterable[str]) -> dict[str, An
     return found
 
 
+def manifest(
+    own: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The versions, a result's own settings, and the caller's; see :func:`told`."""
+    first = {**versions(), **own}
+    return first | told(settings, first)
+
+
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     import captum

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from captum_pse._engine.choice import Engine
 from captum_pse._files import (
     atomic_results,
+    manifest,
     plain,
-    told,
-    versions,
     write_csv,
     write_json,
 )
@@ -117,9 +116,8 @@ def explain(
         explained, chosen = _by_regions(model, layer)
     else:
         raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
-    manifest = {**versions(), "level": level, **chosen, "batch": batch}
-    manifest |= {"device": device}
-    manifest |= told(settings, manifest)
+    chosen = {"level": level, **chosen, "batch": batch, "device": device}
+    written = manifest(chosen, settings)
     records: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     entries: list[PairEntry] = []
@@ -142,7 +140,7 @@ def explain(
                 curves.append(refinement.curve())
             records.append(record)
             entries.append(decomposed_pair(result, record, class_names, refinement))
-        summary: dict[str, Any] = {"manifest": manifest, "pairs": records}
+        summary: dict[str, Any] = {"manifest": written, "pairs": records}
         if curves:
             write_csv(folder / "groups.csv", rows)
             summary["refinement"] = mean_curve(curves)

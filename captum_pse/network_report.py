@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_pse._files import atomic_results, told, versions, write_csv, write_json
+from captum_pse._files import atomic_results, manifest, write_csv, write_json
 from captum_pse._layers import last_spatial_layer
 from captum_pse._text import file_name
 from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
@@ -74,9 +74,8 @@ def explain_units(
     first = check_pairs(model, pairs, device)
     names = list(layers) if layers else [last_spatial_layer(model, first)]
     method = DissectionSensitivity(model, names)
-    manifest = {**versions(), "level": "network", "layers": names, "batch": batch}
-    manifest |= {"device": device}
-    manifest |= told(settings, manifest)
+    own = {"level": "network", "layers": names, "batch": batch, "device": device}
+    written = manifest(own, settings)
     dissection = None
     if concepts is not None:
         dissection = NetworkDissection(model, names).dissect(
@@ -86,7 +85,7 @@ def explain_units(
         pairs, batch_size=batch, device=device, show_progress=show_progress
     )
     summary: dict[str, Any] = {
-        "manifest": manifest,
+        "manifest": written,
         "layers": [_of_layer(layer) for layer in moved],
     }
     units = _units(moved, dissection)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_pse._files import atomic_results, told, versions, write_csv, write_json
+from captum_pse._files import atomic_results, manifest, write_csv, write_json
 from captum_pse._layers import last_spatial_layer
 from captum_pse.adversarial_cam import AdversarialCAM
 from captum_pse.explain import check_pairs
@@ -55,9 +55,8 @@ def refine_pairs(
     first = check_pairs(model, pairs, device)
     mask = image_mask(first[0], cell)
     layer = layer or last_spatial_layer(model, first)
-    manifest = {**versions(), "cell": cell, "layer": layer, "batch": batch}
-    manifest |= {"device": device}
-    manifest |= told(settings, manifest)
+    own = {"cell": cell, "layer": layer, "batch": batch, "device": device}
+    written = manifest(own, settings)
     effects, maps = PromotionSuppression(model), AdversarialCAM(model, layer)
     generator = torch.Generator().manual_seed(0)
 
@@ -91,7 +90,7 @@ def refine_pairs(
         for point in result.curve()
     ]
     summary = {
-        "manifest": manifest,
+        "manifest": written,
         "pairs": [
             {
                 "pair": name,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_pse._files import atomic_path, told, versions, write_csv, write_json
+from captum_pse._files import atomic_path, manifest, write_csv, write_json
 from captum_pse._results import SavedResult
 from captum_pse.dissection.concepts import Concept, Vocabulary
 
@@ -270,9 +270,9 @@ class Dissection(SavedResult):
         Raises:
             ValueError: A setting has the name of one that is written anyway.
         """
-        own = {**versions(), **{name: getattr(self, name) for name in SETTINGS}}
+        own = {name: getattr(self, name) for name in SETTINGS}
         content = {
-            "manifest": {**own, **told(settings, own)},
+            "manifest": manifest(own, settings),
             "layers": self.summary(),
             "concepts": self.concept_table(),
             "units": self.table(),
