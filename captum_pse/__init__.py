@@ -4,39 +4,44 @@ A plugin for Captum, after Xu et al., "Interpreting Adversarial Examples by Acti
 Promotion and Suppression", arXiv:1904.02057.
 """
 
+from importlib.metadata import version
+
 from captum_pse._engine.choice import EngineWarning
-from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.agreement import Agreement, agreement
-from captum_pse.attacks import StructuredAttack
-from captum_pse.dissection import Dissection, NetworkDissection
-from captum_pse.dissection_sensitivity import DissectionSensitivity
-from captum_pse.groups import (
+from captum_pse.attacks.structured import StructuredAttack
+from captum_pse.comparison.agreement import Agreement, agreement
+from captum_pse.comparison.paired_attribution import PairedAttribution
+from captum_pse.dissection.network_dissection import NetworkDissection
+from captum_pse.dissection.result import Dissection
+from captum_pse.groups.masks import (
     channel_mask,
     default_feature_mask,
     grid_mask,
     superpixel_mask,
 )
-from captum_pse.hardening import Hardened, harden, masked_copy
-from captum_pse.incremental_ablation import IncrementalAblation
-from captum_pse.interpretability import (
+from captum_pse.pairs.labels import PredictionWarning
+from captum_pse.pairs.pair import AdversarialPair
+from captum_pse.pixels.incremental_ablation import IncrementalAblation
+from captum_pse.pixels.promotion_suppression import PromotionSuppression
+from captum_pse.pixels.refine import refine
+from captum_pse.pixels.refinement import Refinement
+from captum_pse.pixels.result import PixelDecomposition
+from captum_pse.regions.adversarial_cam import AdversarialCAM
+from captum_pse.regions.interpretability import (
     InterpretabilityScore,
     interpretability_score,
 )
-from captum_pse.masking_curves import MaskingCurves, evaluate_masking
-from captum_pse.pair import AdversarialPair
-from captum_pse.pair_labels import PredictionWarning
-from captum_pse.paired_attribution import PairedAttribution
-from captum_pse.pixel_decomposition import PixelDecomposition
-from captum_pse.promotion_suppression import PromotionSuppression
-from captum_pse.refinement import Refinement, refine
-from captum_pse.region_decomposition import RegionDecomposition
-from captum_pse.relation import Relation, relate
-from captum_pse.studies import Study, study
-from captum_pse.unit_decomposition import UnitDecomposition
-from captum_pse.unit_masking import UnitRange, mask_units, unit_range
-from captum_pse.unit_sensitivity import UnitSensitivity
+from captum_pse.regions.result import RegionDecomposition
+from captum_pse.studies.result import Study
+from captum_pse.studies.run import study
+from captum_pse.units.dissection_sensitivity import DissectionSensitivity
+from captum_pse.units.hardening import Hardened, harden
+from captum_pse.units.masking import UnitRange, mask_units, masked_copy, unit_range
+from captum_pse.units.masking_curves import MaskingCurves, evaluate_masking
+from captum_pse.units.relation import Relation, relate
+from captum_pse.units.result import UnitDecomposition
+from captum_pse.units.sensitivity import UnitSensitivity
 
-__version__ = "0.1.0"
+__version__ = version("captum-pse")
 
 __all__ = [
     "AdversarialCAM",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse import AdversarialPair, demo
-from captum_pse.model_files import load_model
+from captum_pse.cli.models import load_model
 
 ROOT = Path(__file__).parent.parent
 

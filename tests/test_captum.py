@@ -10,7 +10,7 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
 from captum_pse import PromotionSuppression, grid_mask
-from captum_pse.pixel_decomposition import COMPONENTS
+from captum_pse.pixels.result import COMPONENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 

@@ -8,16 +8,15 @@ import pytest
 import torch
 from captum.attr import FeatureAblation
 
-from captum_pse import PromotionSuppression, grid_mask
-from captum_pse.cli import main
-from captum_pse.pair_files import read_pair_file
+from captum_pse import AdversarialPair, PromotionSuppression, grid_mask
+from captum_pse.cli.commands import main
 
 ATTACKS = ("ifgsm", "cw", "ead")
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_model_says_the_labels(data, squeezenet, attack):
-    pairs = read_pair_file(data / "imagenet" / f"pairs_{attack}.npz")
+    pairs = AdversarialPair.load(data / "imagenet" / f"pairs_{attack}.npz")
     assert len(pairs) == 24
     pairs.verify(squeezenet)
 
@@ -27,7 +26,7 @@ def test_the_model_says_the_labels(data, squeezenet, attack):
 @pytest.mark.parametrize("n", [1, 2])
 def test_equals_two_feature_ablations(data, squeezenet, attack, masks, n, request):
     every = request.config.getoption("--all-pairs")
-    pairs = read_pair_file(data / "imagenet" / f"pairs_{attack}.npz")
+    pairs = AdversarialPair.load(data / "imagenet" / f"pairs_{attack}.npz")
     mask = grid_mask((224, 224), cell=32 if every else 75)
     if masks == "per example":
         mask = torch.cat([mask.roll(5 * i, dims=3) for i in range(n)])
@@ -55,7 +54,7 @@ def test_equals_two_feature_ablations(data, squeezenet, attack, masks, n, reques
 def test_explain(data, tmp_path):
     """A few pairs and large cells: the whole is for the benchmarks."""
     folder, out = data / "imagenet", tmp_path / "out"
-    pairs = read_pair_file(folder / "pairs_cw.npz").select(range(6))
+    pairs = AdversarialPair.load(folder / "pairs_cw.npz").select(range(6))
     pairs.save(tmp_path / "cw.npz")
     command = ["explain", "--model", "squeezenet1_0", "--cell", "112"]
     command += ["--weights", str(folder / "squeezenet1_0_fp16.pt")]

@@ -25,8 +25,9 @@ from captum_pse import (
     visualization,
 )
 from captum_pse.demo import CLASSES
-from captum_pse.pair_labels import PairLabels
-from captum_pse.region_decomposition import CLASS_MAPS
+from captum_pse.pairs.labels import PairLabels
+from captum_pse.pairs.scored import ScoredPair
+from captum_pse.regions.result import CLASS_MAPS
 from captum_pse.visualization import (
     COLORS,
     plot_groups,
@@ -272,7 +273,9 @@ def region_result(
     scores = torch.tensor([[0.0, 1.0]])
     label = torch.tensor([[1]])
     labels = PairLabels(label, label + 1, label[0], label[0] + 1, scores, scores)
-    return RegionDecomposition((x,), (x0,), "layer", labels, *maps)
+    return RegionDecomposition(
+        ScoredPair((x,), (x0,), labels, is_tuple=False), "layer", *maps
+    )
 
 
 def test_region_maps_share_a_scale():
@@ -325,7 +328,9 @@ def regions(x: Tensor, x0: Tensor, **maps: Tensor) -> RegionDecomposition:
     )
     zero = torch.zeros(len(x), 3, SIZE, SIZE)
     four = {name: maps.get(name, zero) for name in CLASS_MAPS}
-    return RegionDecomposition((x,), (x0,), "made up", labels.labels, **four)
+    return RegionDecomposition(
+        ScoredPair((x,), (x0,), labels.labels, is_tuple=False), "made up", **four
+    )
 
 
 def test_methods_side_by_side():

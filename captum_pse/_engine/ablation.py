@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_pse._forward import ForwardFunc
-from captum_pse.groups import Groups
+from captum_pse._model.forward import ForwardFunc
+from captum_pse.groups.groups import Groups
 
 #: Takes how many more copies are done.
 Progress = Callable[[int], Any]

@@ -18,11 +18,6 @@ DENSE_FACTOR = 256
 GRADIENT_FACTOR = 512
 
 
-def check_positive_int(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: got {value!r}, want a positive int")
-
-
 def copies_in(memory_limit: int, bytes_per_copy: int) -> int:
     """How many copies a pass may hold; at least one."""
     return max(1, memory_limit // max(1, bytes_per_copy))

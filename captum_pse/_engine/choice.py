@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from captum_pse._engine.ablation import Ablation
 from captum_pse._engine.dense import dense_scores
-from captum_pse._engine.incremental_scores import (
+from captum_pse._engine.incremental import (
     MismatchError,
     NotWorthItError,
     incremental_scores,

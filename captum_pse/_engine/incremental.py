@@ -1,306 +1,282 @@
-"""Evaluates many copies of one input, each changed in a box, from what did not change.
-
-:class:`Incremental` holds what a model computes on the input itself. A plan says which
-windows of which maps differ from that in each copy; :meth:`Incremental.run` computes
-those of one batch of copies. Where a step is not local, or its windows are most of the
-map, it runs on whole maps: the map of the input with each copy's window pasted in.
-"""
+"""Evaluates perturbed inputs by the windows in which they differ."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_pse._engine.batches import is_out_of_memory
-from captum_pse._engine.fold import fold
-from captum_pse._engine.local_op import Axes, LocalOp
-from captum_pse._engine.plan import Anywhere, Job, Plan, make_plan
-from captum_pse._engine.tape import (
-    NotTraceableError,
-    Ref,
-    Step,
-    Tape,
-    assign,
-    leaves,
-    refs,
-    resolve,
-)
-from captum_pse._engine.windows import Boxes, Windows, contains
+from captum_pse._engine.ablation import Ablation, Progress
+from captum_pse._engine.batches import Batches, copies_in
+from captum_pse._engine.erasing import Erasing
+from captum_pse._engine.plan import Anywhere, Plan
+from captum_pse._engine.recording import record
+from captum_pse._engine.replay import Incremental
+from captum_pse._engine.tape import NotTraceableError, Ref, Tape
+from captum_pse._engine.tracing import Traced, trace
+from captum_pse._engine.windows import Boxes
 
-
-class Incremental:
-    """A model on one example, ready to evaluate changed copies of it."""
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = fold(tape)
-        self._rows: dict[int, Tensor] = {}
-
-    def plan(self, inputs: Sequence[Boxes | Anywhere | None], m: int) -> Plan:
-        """How copies that change there are evaluated; see :func:`make_plan`."""
-        return make_plan(self.tape, inputs, m)
-
-    def run(self, plan: Plan, chunk: slice, given: Mapping[int, Tensor]) -> Any:
-        """The model's result for some of the copies.
-
-        Args:
-            plan (Plan): Of :meth:`plan`.
-            chunk (slice): Which copies.
-            given (mapping): Each input that changes, by number: its windows, or all of
-                it where it changes anywhere.
-
-        Raises:
-            NotTraceableError: A step does not take a batch.
-        """
-        batch = _Batch(self, plan, chunk, given)
-        for job in plan.jobs:
-            batch.do(job)
-            batch.forget(job.spent)
-        return resolve(self.tape.output, batch.whole)
-
-    def follow(
-        self, plan: Plan, chunk: slice, given: Mapping[int, Tensor]
-    ) -> Iterator[tuple[str, int, Tensor]]:
-        """The same, step by step: names, and the numbers and whole values of what they
-        give."""
-        batch = _Batch(self, plan, chunk, given)
-        for job in plan.jobs:
-            batch.do(job)
-            for number in job.step.outputs:
-                value = batch.whole(number)
-                if isinstance(value, Tensor):
-                    yield job.step.name, number, value.clone()
-            batch.forget(job.spent)
-
-    def rows(self, number: int, axes: Axes) -> Tensor:
-        """A map of the example as rows, one a place, and behind them one of zeros and
-        one of minus infinity, which are padding."""
-        if number not in self._rows:
-            value = self.tape.values[number][0]
-            rows = value.movedim([a - 1 for a in axes], list(range(len(axes))))
-            rows = rows.reshape(math.prod(rows.shape[: len(axes)]), -1)
-            padding = rows.new_zeros(2, rows.shape[1])
-            if rows.is_floating_point():
-                padding[1] = -torch.inf
-            elif rows.dtype != torch.bool:
-                padding[1] = torch.iinfo(rows.dtype).min
-            self._rows[number] = torch.cat([rows, padding])
-        return self._rows[number]
-
-    def keep_for(self, plans: Sequence[Plan]) -> None:
-        """Drops the maps of the example that none of the plans reads."""
-        read = {number for plan in plans for number in self._read(plan)}
-        for number, value in self.tape.values.items():
-            changes = [plan.changed.get(number) for plan in plans]
-            windowed = [of for of in changes if of is not None and of.axes]
-            if isinstance(value, Tensor) and len(windowed) == len(plans):
-                if number in read:
-                    self.rows(number, windowed[0].axes)
-                self.tape.values[number] = torch.empty_like(value, device="meta")
-
-    def _read(self, plan: Plan) -> Iterator[int]:
-        """The maps that are pasted under windows, or needed whole."""
-        yield from refs(self.tape.output)
-        for job in plan.jobs:
-            out = plan.changed[job.step.outputs[0]].windows
-            for number in job.inputs:
-                of = plan.changed.get(number)
-                place_by_place = job.op is not None and job.op.kernel is None
-                if not (place_by_place and of is not None and of.windows == out):
-                    yield number
+#: More copies in a pass of the CPU fall out of its caches.
+MOST_COPIES = {"cpu": 32}
+#: What tracing, the first pass and the check take, in full passes.
+PREPARATION = 4
 
 
-class _Batch:
-    """The values of one batch of copies: windows of maps, and whole values."""
+class MismatchError(Exception):
+    """The incremental numbers are not those of the model; the text says where."""
+
+
+class NotWorthItError(Exception):
+    """Full passes are as fast; the text says why."""
+
+
+def incremental_scores(
+    ablation: Ablation,
+    perturbations_per_eval: int | None,
+    memory_limit: int,
+    progress: Progress,
+    *,
+    always: bool,
+) -> tuple[Tensor, str]:
+    """The scores after each group alone was erased, and what that saved.
+
+    Every example has a pass of its own, of which its copies read what they leave as it
+    was. That pass, and a copy or two of each example, are checked against the model.
+
+    Args:
+        ablation (Ablation): The examples and their groups; at least one is wanted.
+        perturbations_per_eval (int, optional): The most copies in a pass.
+        memory_limit (int): Bytes that a pass may take beside the model.
+        progress (Callable): Told how many more copies are done.
+        always (bool): Also where it saves nothing.
+
+    Returns:
+        *tuple*: Scores ``(N, n_groups, K)``, and a note.
+
+    Raises:
+        NotTraceableError: The model cannot be evaluated so.
+        MismatchError: It was, and the numbers are wrong.
+        NotWorthItError: Without ``always``, if it saves nothing.
+    """
+    model = ablation.forward_func
+    if not isinstance(model, nn.Module):
+        raise NotTraceableError(
+            "forward_func is a function; torch.fx traces a torch.nn.Module, such as a "
+            "Sequential around the model"
+        )
+    if all(x.dim() != 4 for x in ablation.inputs):
+        raise NotTraceableError("no input is an image (N, C, H, W)")
+    traced = trace(model)
+    scores, note = ablation.unperturbed(), ""
+    most = perturbations_per_eval or MOST_COPIES.get(scores.device.type, 1 << 30)
+    for n, wanted in enumerate(ablation.wanted):
+        groups = wanted.nonzero()[:, 0]
+        if not len(groups):
+            continue
+        example = _Example(ablation, model, traced, n)
+        example.check_pass()
+        work = list(example.plans(groups))
+        plans = [plan for _, plan in work]
+        is_first, note = not note, note or _saved(plans, always)
+        example.model.keep_for(plans)
+        largest = max(plans, key=lambda plan: plan.m)
+        for chosen, plan in work:
+            if is_first or plan is largest:
+                # Two in one batch, once: it is batches that are to be right.
+                example.check_copies(chosen, plan, 1 + (is_first and plan is largest))
+        for chosen, plan in work:
+            batches = Batches(min(most, copies_in(memory_limit, plan.bytes_per_copy)))
+            for chunk, found in example.scores(chosen, plan, batches):
+                scores[n, chosen[chunk].to(scores.device)] = found.to(scores)
+                progress(len(found))
+    return scores, note
+
+
+def _saved(plans: Sequence[Plan], always: bool) -> str:
+    """What the plans of an example save, in words."""
+    copies = sum(plan.m for plan in plans)
+    dense = sum(plan.m * plan.dense_work for plan in plans)
+    share = sum(plan.m * plan.work for plan in plans) / dense if dense else 1.0
+    if not always and PREPARATION + copies * share > copies:
+        raise NotWorthItError(
+            f"windows take {share:.0%} of the multiply-adds of {copies} full passes, "
+            f"and as much as {PREPARATION} passes to prepare"
+        )
+    return f"{share:.0%} of the multiply-adds of full passes"
+
+
+class _Example:
+    """One example, on which the model was run."""
 
     def __init__(
-        self,
-        model: Incremental,
-        plan: Plan,
-        chunk: slice,
-        given: Mapping[int, Tensor],
+        self, ablation: Ablation, model: nn.Module, traced: Traced, n: int
     ) -> None:
-        self.model, self.plan, self.chunk = model, plan, chunk
-        self.base = model.tape.values
-        self.values: dict[int, Any] = dict(given)
-        self.borrowed: set[int] = set()
-        self.n = len(range(*chunk.indices(plan.m)))
+        self.ablation, self.n, self.traced, self.root = ablation, n, traced, model
+        inputs = tuple(x[n : n + 1] for x in ablation.inputs)
+        self.erasings = [
+            Erasing(
+                x,
+                baseline.expand_as(every)[n : n + 1],
+                index.expand(len(every), *index.shape[1:])[n : n + 1],
+                len(ablation.groups),
+            )
+            for x, every, baseline, index in zip(
+                inputs,
+                ablation.inputs,
+                ablation.baselines,
+                ablation.groups.index,
+                strict=True,
+            )
+        ]
+        self.model = Incremental(self.record(inputs))
 
-    def do(self, job: Job) -> None:
-        """Runs one step."""
-        try:
-            if job.op is not None:
-                names = leaves(job.step.result)
-                for name, value in zip(names, self.local(job, job.op), strict=False):
-                    if isinstance(name, Ref):
-                        self.values[name.number] = value
-            elif job.is_mean:
-                self.values[job.step.outputs[0]] = self.mean(job.step)
-            elif isinstance(self.base[job.step.outputs[0]], Tensor):
-                assign(job.step.result, self.dense(job), self.values)
+    def record(self, inputs: tuple[Tensor, ...], *, keep_all: bool = False) -> Tape:
+        """The tape of one pass, the end of which is one tensor."""
+        args = _of_example(self.ablation, self.n)
+        given = (*(x.clone() for x in inputs), *args)
+        tape = record(self.root, self.traced, given, keep_all=keep_all)
+        if not isinstance(tape.output, Ref):
+            raise NotTraceableError("the model does not return one tensor")
+        return tape
+
+    def plans(self, groups: Tensor) -> Iterator[tuple[Tensor, Plan]]:
+        """The groups, sorted into classes of about one size, with a plan for each."""
+        images = [e for e in self.erasings if e.x.dim() == 4]
+        boxes = [erasing.boxes(groups) for erasing in images]
+        sides = np.stack([(b.hi - b.lo).max(axis=1) + 1 for b in boxes]).max(axis=0)
+        # Half an octave: a window is at most 1.4 times too large.
+        classes = np.ceil(2 * np.log2(sides))
+        for of_class in np.unique(classes):
+            rows = np.flatnonzero(classes == of_class)
+            chosen = groups[torch.from_numpy(rows).to(groups.device)]
+            changes: list[Boxes | Anywhere | None] = []
+            of_images = iter(boxes)
+            for erasing in self.erasings:
+                box = next(of_images) if erasing.x.dim() == 4 else None
+                if not erasing.touched()[chosen].any():
+                    changes.append(None)
+                elif box is None:
+                    changes.append(Anywhere())
+                else:
+                    changes.append(Boxes(box.lo[rows], box.hi[rows]))
+            others = [None] * (len(self.model.tape.inputs) - len(changes))
+            yield chosen, self.model.plan([*changes, *others], len(rows))
+
+    def scores(
+        self, chosen: Tensor, plan: Plan, batches: Batches
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The K scores of the copies of a plan, batch by batch."""
+
+        def of(chunk: slice) -> Tensor:
+            scores = self.all_scores(chosen, plan, chunk)
+            examples = torch.full((len(scores),), self.n)
+            return self.ablation.select(scores, examples)
+
+        return batches.each(plan.m, of)
+
+    def given(self, chosen: Tensor, plan: Plan, chunk: slice) -> dict[int, Tensor]:
+        """The inputs that change in some copies: windows, or all of them."""
+        found = {}
+        for number, erasing in zip(self.model.tape.inputs, self.erasings, strict=False):
+            changed = plan.changed.get(number)
+            if changed is None:
+                continue
+            if changed.windows is None:
+                found[number] = erasing.copies(chosen[chunk])
             else:
-                assign(job.step.result, self.plain(job.step), self.values)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise NotTraceableError(
-                f"{job.step.name} fails on a batch: {type(error).__name__}: {error}"
-            ) from error
+                windows = changed.windows[chunk]
+                found[number] = erasing.windows(windows, chosen[chunk])
+        return found
 
-    def forget(self, spent: Sequence[int]) -> None:
-        for number in spent:
-            self.values.pop(number, None)
+    def all_scores(self, chosen: Tensor, plan: Plan, chunk: slice) -> Tensor:
+        given = self.given(chosen, plan, chunk)
+        returned: Tensor = self.model.run(plan, chunk, given)
+        n = len(chosen[chunk])
+        if returned.shape[:1] != (n,):
+            raise MismatchError(
+                f"{n} copies have scores of shape {tuple(returned.shape)}"
+            )
+        return returned
 
-    def windows(self, number: int) -> Windows | None:
-        of = self.plan.changed.get(number)
-        return None if of is None or of.windows is None else of.windows[self.chunk]
+    def check_pass(self) -> None:
+        """Compares the pass of the example with the model's own.
 
-    def extent(self, number: int, axes: Axes) -> tuple[int, ...]:
-        shape = self.base[number].shape
-        return tuple(shape[a] for a in axes)
+        Raises:
+            MismatchError: They are too far from each other.
+        """
+        said = self.model.tape.values[self.model.tape.output.number]
+        found = self.ablation.select(said, torch.full((1,), self.n))
+        known = self.ablation.before[self.n : self.n + 1]
+        if not _agree(found.to(known), known, said):
+            raise MismatchError("the trace does not give the scores of the model")
 
-    def local(self, job: Job, op: LocalOp) -> tuple[Tensor, ...]:
-        """The windows of what a local operation gives."""
-        first = job.step.outputs[0]
-        out, extent = self.windows(first), self.extent(first, op.axes)
-        assert out is not None
-        if op.borrows:
-            # Whichever is written into, the other shows it.
-            self.borrowed.update(job.step.outputs, op.maps)
-        if out.size == extent:
-            # Padding is the operation's own.
-            return op.whole(self.writable(job, [self.whole(i) for i in op.maps]))
-        region = out if op.kernel is None else out.read_by(op.kernel)
-        (axes,) = {self.plan.changed[i].axes for i in op.maps if i in self.plan.changed}
-        patches = [self.read(i, region, axes, op.fill) for i in op.maps]
-        returned = op.patch(self.writable(job, patches))
-        if op.scale is None:
-            return returned
-        scale = op.scale.flatten()[out.rows(extent).to(op.scale.device)]
-        return tuple(x * scale.reshape(-1, 1, *out.size) for x in returned)
+    def check_copies(self, chosen: Tensor, plan: Plan, n: int) -> None:
+        """Compares n copies with full passes.
 
-    def writable(self, job: Job, tensors: list[Tensor]) -> list[Tensor]:
-        """With a copy of what the step writes into, where others need it too."""
-        schema = getattr(job.step.func, "_schema", None)
-        if schema is None or not schema.is_mutable:
-            return tensors
-        number = job.step.args[0].number
-        first = job.inputs.index(number)
-        is_value = tensors[first] is self.values.get(number)
-        if number not in job.spent or number in self.borrowed or not is_value:
-            tensors[first] = tensors[first].clone()
-        return tensors
+        Raises:
+            MismatchError: They are too far from each other.
+        """
+        start = max(0, (self.n + 1) * plan.m // 2 % plan.m - n)
+        some = slice(start, start + n)
+        found = self.all_scores(chosen, plan, some)
+        for i in range(*some.indices(plan.m)):
+            one = slice(i, i + 1)
+            copies = tuple(e.copies(chosen[one]) for e in self.erasings)
+            args = _of_example(self.ablation, self.n)
+            wanted = self.ablation.run(tuple(x.clone() for x in copies), args)
+            if not _agree(found[i - start : i - start + 1], wanted, wanted):
+                name = self.suspect(chosen, plan, one, copies)
+                raise MismatchError(
+                    f"the incremental scores are not those of the model; they first "
+                    f"differ at {name}"
+                )
 
-    def read(self, number: int, region: Windows, axes: Axes, fill: float) -> Tensor:
-        """Regions of a map: what changed, pasted over the rest."""
-        window = self.windows(number)
-        if window is not None:
-            value: Tensor = self.values[number]
-            offset = region.offset_in(window)
-            if offset is not None and contains(window.size, offset, region.size):
-                if region.size == window.size:
-                    return value
-                return value[_box(value.dim(), axes, offset, region.size)]
-        rows = self.model.rows(number, axes)
-        outside = len(rows) - (2 if fill == 0 else 1)
-        index = region.rows(self.extent(number, axes), outside).to(rows.device)
-        spatial = tuple(range(1, 1 + len(axes)))
-        rest = [n for a, n in enumerate(self.base[number].shape) if a not in axes][1:]
-        patch = rows.index_select(0, index).reshape(self.n, *region.size, *rest)
-        if window is not None:
-            self.paste(patch, value.movedim(axes, spatial), window, region)
-        return patch.movedim(spatial, axes)
-
-    def paste(
-        self, patch: Tensor, value: Tensor, window: Windows, region: Windows
-    ) -> None:
-        """Puts windows into regions, both ``(B, *size, ...)``."""
-        offset = window.offset_in(region)
-        spatial = tuple(range(1, 1 + len(region.size)))
-        if offset is not None and contains(region.size, offset, window.size):
-            patch[_box(patch.dim(), spatial, offset, window.size)] = value
-            return
-        area = math.prod(region.size)
-        inner = Windows(window.origin - region.origin, window.size)
-        place = inner.rows(region.size, outside=-1).reshape(self.n, -1)
-        inside = (place >= 0).flatten().to(patch.device)
-        place = place + area * torch.arange(self.n)[:, None]
-        rows = value.reshape(place.numel(), -1)
-        flat = patch.view(self.n * area, -1)
-        at = place.flatten().to(patch.device)
-        if inside.all():
-            flat.index_copy_(0, at, rows)
-        else:
-            flat.index_copy_(0, at[inside], rows[inside])
-
-    def whole(self, number: int) -> Any:
-        """A value for each copy, with whole maps."""
-        base, of = self.base[number], self.plan.changed.get(number)
-        if of is not None and of.windows is None:
-            return self.values[number]
-        if of is not None:
-            region = Windows.whole(self.n, self.extent(number, of.axes))
-            return self.read(number, region, of.axes, 0.0)
-        if not isinstance(base, Tensor):
-            return base
-        if base.dim() == 0 or len(base) != 1:
-            raise ValueError("a value has not one row for each example")
-        return base.expand(self.n, *base.shape[1:])
-
-    def mean(self, step: Step) -> Tensor:
-        """The mean over whole maps, from what the windows change of it."""
-        (number,) = step.inputs
-        axes, window = self.plan.changed[number].axes, self.windows(number)
-        assert window is not None
-        extent, value = self.extent(number, axes), self.values[number]
-        if window.size == extent:
-            of_whole: Tensor = step.run(lambda _: value)
-            return of_whole
-        rows = self.model.rows(number, axes)
-        before = rows.index_select(0, window.rows(extent).to(rows.device))
-        before = before.reshape(self.n, -1, rows.shape[1])
-        now = value.movedim(axes, tuple(range(1, 1 + len(axes)))).reshape(before.shape)
-        # The last two rows are padding.
-        means = rows[:-2].mean(dim=0) + (now - before).sum(dim=1) / math.prod(extent)
-        return means.reshape(self.n, *self.base[step.outputs[0]].shape[1:])
-
-    def plain(self, step: Step) -> Any:
-        """A value that is no tensor, such as a shape, for a batch of this size."""
-
-        def shaped(number: int) -> Any:
-            base = self.base[number]
-            if not isinstance(base, Tensor):
-                return self.values.get(number, base)
-            of = self.plan.changed.get(number)
-            if of is not None and of.windows is None:
-                return torch.empty_like(self.values[number], device="meta")
-            return torch.empty(self.n, *base.shape[1:], dtype=base.dtype, device="meta")
-
-        before = self.base[step.outputs[0]]
-        is_kind = isinstance(before, (torch.device, torch.dtype))
-        return before if is_kind else step.run(shaped)
-
-    def dense(self, job: Job) -> Any:
-        """A step on whole values."""
-        if job.step.is_call and job.step.opaque is None:
-            whole = self.writable(job, [self.whole(i) for i in job.inputs])
-            return job.step.run(dict(zip(job.inputs, whole, strict=True)).__getitem__)
-
-        def plainly(number: int) -> Any:
-            # A view of the model's may need the usual order of the memory.
-            value = self.whole(number)
-            return value.contiguous() if isinstance(value, Tensor) else value
-
-        return (job.step.opaque or job.step).run(plainly)
+    def suspect(
+        self, chosen: Tensor, plan: Plan, one: slice, copies: tuple[Tensor, ...]
+    ) -> str:
+        """The first node whose value is not what the graph gives on the copy itself."""
+        inputs = tuple(erasing.x for erasing in self.erasings)
+        again = Incremental(self.record(inputs, keep_all=True))
+        wanted = self.record(copies, keep_all=True)
+        last = {id(x): number for number, x in wanted.values.items()}
+        given = self.given(chosen, plan, one)
+        for name, number, value in again.follow(plan, one, given):
+            x = wanted.values[number]
+            # Of what was written over, only the end is known.
+            kept = isinstance(x, Tensor) and last[id(x)] == number
+            if kept and not _agree(value, x, x):
+                return name
+        return "no node of the graph: it is not the graph of the model"
 
 
-def _box(
-    n_dims: int, axes: Axes, offset: Sequence[int], size: Sequence[int]
-) -> tuple[slice, ...]:
-    box = [slice(None)] * n_dims
-    for a, o, n in zip(axes, offset, size, strict=True):
-        box[a] = slice(o, o + n)
-    return tuple(box)
+def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
+    """The additional arguments of one example; the model may write into them."""
+    n_examples = len(ablation.inputs[0])
+    args = []
+    for arg in ablation.additional_forward_args:
+        if isinstance(arg, Tensor):
+            if arg.dim() == 0 or len(arg) != n_examples:
+                raise NotTraceableError(
+                    f"additional_forward_args: got shape {tuple(arg.shape)}, which is "
+                    f"not one row for each of {n_examples} examples"
+                )
+            arg = arg[n : n + 1].clone()
+        args.append(arg)
+    return tuple(args)
+
+
+def _agree(a: Tensor, b: Tensor, scores: Tensor) -> bool:
+    """Whether values differ by rounding alone, measured by the spread of scores."""
+    if a.shape != b.shape:
+        return False
+    if not scores.is_floating_point():
+        return torch.equal(a, b)
+    spread = float(scores.max() - scores.min()) or float(scores.abs().max()) or 1.0
+    tolerance = max(1e-4, 16 * torch.finfo(scores.dtype).eps)
+    if scores.dtype == torch.float64:
+        tolerance = 1e-9
+    if scores.is_cuda and torch.backends.cudnn.allow_tf32:
+        tolerance = max(tolerance, 5e-3)
+    return bool((a - b).abs().max() <= tolerance * spread)

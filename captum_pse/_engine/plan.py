@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_pse._engine.local_op import Axes, LocalOp
-from captum_pse._engine.local_ops import is_global_mean, local_op
+from captum_pse._engine.ops.local_op import Axes, LocalOp
+from captum_pse._engine.ops.registry import is_global_mean, local_op
 from captum_pse._engine.tape import Step, Tape, refs
 from captum_pse._engine.windows import Boxes, Windows
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_pse._forward import ForwardFunc, run_forward
-from captum_pse.groups import Groups
+from captum_pse._model.forward import ForwardFunc, run_forward
+from captum_pse.groups.groups import Groups
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_pse._forward import require_eval_batch_norm
+from captum_pse._model.forward import require_eval_batch_norm
 
 #: Where each library has its attacks, and what installs it.
 _LIBRARIES = {

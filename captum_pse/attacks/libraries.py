@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_pse._forward import ForwardFunc
+from captum_pse._model.forward import ForwardFunc
 
 
 class LibraryAttack(ABC):

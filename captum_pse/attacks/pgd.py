@@ -8,12 +8,11 @@ import torch
 from captum.robust import PGD
 from torch import Tensor, nn
 
-from captum_pse._forward import ForwardFunc
-from captum_pse._unchanged import unchanged
-from captum_pse.pair import AdversarialPair
+from captum_pse._model.forward import ForwardFunc
+from captum_pse._model.unchanged import unchanged
 
 #: How far the new attack on a masked model goes where nothing else is asked for.
-FRESH_EPS, FRESH_STEPS = 2 / 255, 10
+ADAPTIVE_EPS, ADAPTIVE_STEPS = 2 / 255, 10
 
 
 def check_unit_range(name: str, images: Tensor) -> None:
@@ -70,23 +69,3 @@ def targeted_pgd(
             )
         ]
     return torch.cat(parts).contiguous()
-
-
-def attack_anew(
-    model: nn.Module,
-    pairs: AdversarialPair,
-    *,
-    eps: float = FRESH_EPS,
-    steps: int = FRESH_STEPS,
-    batch_size: int = 16,
-) -> Tensor:
-    """Pushes the natural images of pairs towards their attack labels on another model.
-
-    Args and Raises: as :func:`targeted_pgd`.
-    """
-    natural, targets = pairs.natural, pairs.attack_label
-    assert isinstance(natural, Tensor)
-    assert isinstance(targets, Tensor)
-    return targeted_pgd(
-        model, natural, targets, eps=eps, steps=steps, batch_size=batch_size
-    )

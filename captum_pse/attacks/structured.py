@@ -14,13 +14,12 @@ from captum.robust import Perturbation
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_pse._engine.batches import check_positive_int
-from captum_pse._forward import ForwardFunc, first_scores
-from captum_pse._tensors import check_tensors
-from captum_pse._unchanged import unchanged
+from captum_pse._model.checks import check_positive_int, check_tensors
+from captum_pse._model.forward import ForwardFunc, first_scores
+from captum_pse._model.targets import Label, check_index, label_index
+from captum_pse._model.unchanged import unchanged
 from captum_pse.attacks.admm import Problem, Weights, search
-from captum_pse.groups import Groups
-from captum_pse.labels import Label, check_index, label_index
+from captum_pse.groups.groups import Groups
 
 Tensors = tuple[Tensor, ...]
 

@@ -3,8 +3,9 @@
 Nothing is downloaded; everything is deterministic.
 """
 
-from captum_pse.demo.attack import make_pairs
+from captum_pse.demo.concepts import SceneConcepts
 from captum_pse.demo.model import DemoNet, load_model
+from captum_pse.demo.pairs import make_pairs
 from captum_pse.demo.scenes import Scene, Scenes, draw_scene
 from captum_pse.demo.things import CLASSES, CONCEPTS
 
@@ -13,6 +14,7 @@ __all__ = [
     "CONCEPTS",
     "DemoNet",
     "Scene",
+    "SceneConcepts",
     "Scenes",
     "draw_scene",
     "load_model",

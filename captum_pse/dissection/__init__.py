@@ -9,11 +9,7 @@ from captum_pse.dissection.broden import BrodenConcepts
 from captum_pse.dissection.concepts import Concept, ConceptDataset, ConceptSample
 from captum_pse.dissection.network_dissection import NetworkDissection
 from captum_pse.dissection.result import Dissection, LayerOverlaps
-from captum_pse.dissection.sets import (
-    FolderConcepts,
-    SceneConcepts,
-    SegmentationConcepts,
-)
+from captum_pse.dissection.sets import FolderConcepts, SegmentationConcepts
 
 __all__ = [
     "BrodenConcepts",
@@ -24,6 +20,5 @@ __all__ = [
     "FolderConcepts",
     "LayerOverlaps",
     "NetworkDissection",
-    "SceneConcepts",
     "SegmentationConcepts",
 ]

@@ -25,7 +25,7 @@ class Concept(NamedTuple):
 
     Examples::
 
-        >>> from captum_pse.dissection import SceneConcepts
+        >>> from captum_pse.demo import SceneConcepts
         >>> Concept("object", 4, "car") in SceneConcepts(1).concepts
         True
     """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from captum_pse._forward import ForwardFunc
-from captum_pse._layers import ActivationReader, find_layer, layer_names
+from captum_pse._model.activations import ActivationReader
+from captum_pse._model.forward import ForwardFunc
+from captum_pse._model.layers import find_layer, layer_names
+from captum_pse._model.positions import Positions
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.passes import Network, Run, device_of
 from captum_pse.dissection.result import Dissection, LayerOverlaps
@@ -52,8 +54,14 @@ class NetworkDissection:
             ``(N, K, H, W)``.
         quantile (float, optional): In (0, 1). Default: 0.005
         min_iou (float, optional): In [0, 1]; a detector is above it. Default: 0.04
-        reshape_transform (Callable, optional): Makes ``(N, K, H, W)`` of a layer's
-            output where it is something else. Default: None
+        channel_dim (int, optional): Which dimension of the layer's output counts the
+            units; -1 for transformers. Default: 1
+        grid (sequence of int, optional): The spatial size of the positions, where the
+            output holds them as tokens, in reading order: ``(14, 14)`` for a vision
+            transformer with 196 patches. None takes the other dimensions as they are.
+            Default: None
+        num_prefix_tokens (int, optional): How many tokens before the grid are no part
+            of it: 1 for a class token. Default: 0
 
     Raises:
         TypeError: A layer is neither a module nor a name.
@@ -63,7 +71,7 @@ class NetworkDissection:
     Examples::
 
         >>> from captum_pse.demo import load_model
-        >>> from captum_pse.dissection import SceneConcepts
+        >>> from captum_pse.demo import SceneConcepts
         >>> scenes = SceneConcepts(24)
         >>> method = NetworkDissection(load_model(), ["features.conv1"])
         >>> result = method.dissect(scenes)
@@ -85,7 +93,9 @@ class NetworkDissection:
         *,
         quantile: float = QUANTILE,
         min_iou: float = MIN_IOU,
-        reshape_transform: Callable[[Tensor], Tensor] | None = None,
+        channel_dim: int = 1,
+        grid: Sequence[int] | None = None,
+        num_prefix_tokens: int = 0,
     ) -> None:
         if isinstance(layers, (str, nn.Module)) or not layers:
             raise ValueError(
@@ -102,7 +112,7 @@ class NetworkDissection:
             raise ValueError(f"layers: got {self.names}, want different ones")
         self.quantile = float(quantile)
         self.min_iou = float(min_iou)
-        self.reshape_transform = reshape_transform
+        self.positions = Positions.of(channel_dim, grid, num_prefix_tokens)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -150,9 +160,7 @@ class NetworkDissection:
             raise ValueError("dataset: got an empty one, want at least one image")
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, want 1 or more")
-        network = Network(
-            self.forward_func, self.layers, self.names, self.reshape_transform
-        )
+        network = Network(self.forward_func, self.layers, self.names, self.positions)
         run = Run(
             network,
             self.quantile,
@@ -213,8 +221,7 @@ class NetworkDissection:
         module = self.layers[self.names.index(layer)]
         device = device_of(self.forward_func)
         (maps,) = ActivationReader(self.forward_func, [module])((images.to(device),))
-        if self.reshape_transform is not None:
-            maps = self.reshape_transform(maps)
+        maps = self.positions.maps(maps, layer)
         n_units = len(result.layers[layer].thresholds)
         if not all(0 <= unit < n_units for unit in units):
             raise ValueError(

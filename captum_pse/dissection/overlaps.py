@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from captum_pse._distributed import of_all_processes, sum_over_processes
+from captum_pse._io.distributed import of_all_processes, sum_over_processes
 from captum_pse.dissection.concepts import Present, Vocabulary
 
 #: How many of the images that a unit answers most are remembered.

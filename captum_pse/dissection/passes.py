@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from captum_pse._checkpoint import Checkpoint, State, fingerprint
-from captum_pse._distributed import rank_and_size
-from captum_pse._forward import ForwardFunc
-from captum_pse._layers import ActivationReader, scores_and_activations
+from captum_pse._io.checkpoint import Checkpoint, State, fingerprint
+from captum_pse._io.distributed import rank_and_size
+from captum_pse._model.activations import ActivationReader, scores_and_activations
+from captum_pse._model.forward import ForwardFunc
+from captum_pse._model.positions import Positions
 from captum_pse.dissection.concepts import ConceptDataset, ConceptSample, Vocabulary
 from captum_pse.dissection.overlaps import ConceptAreas, Counts, Overlaps
 from captum_pse.dissection.thresholds import (
@@ -37,7 +38,7 @@ class Network:
     forward_func: ForwardFunc
     layers: Sequence[nn.Module]
     names: Sequence[str]
-    reshape_transform: Callable[[Tensor], Tensor] | None
+    positions: Positions
 
 
 class Run:
@@ -203,9 +204,10 @@ class Run:
             )
         else:
             values = self.reader(inputs)
-        if network.reshape_transform is not None:
-            values = [network.reshape_transform(value) for value in values]
-        return values
+        return [
+            network.positions.maps(value, name)
+            for name, value in zip(network.names, values, strict=True)
+        ]
 
     def _fingerprint(self, batch_size: int) -> str:
         settings = {
@@ -232,7 +234,7 @@ class Run:
             if value.dim() != 4 or len(value) != 1:
                 raise ValueError(
                     f"layers: {name} has an output of shape {tuple(value.shape)} for "
-                    "one image, want (1, K, H, W); see reshape_transform"
+                    "one image, want (1, K, H, W); see grid"
                 )
         return values
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_pse._files import atomic_path, manifest, write_csv, write_json
-from captum_pse._results import SavedResult
+from captum_pse._io.files import atomic_path, write_csv, write_json
+from captum_pse._io.manifest import manifest
+from captum_pse._io.saved import SavedResult
 from captum_pse.dissection.concepts import Concept, Vocabulary
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class LayerOverlaps:
     Examples::
 
         >>> from captum_pse.demo import load_model
-        >>> from captum_pse.dissection import NetworkDissection, SceneConcepts
+        >>> from captum_pse.demo import SceneConcepts
+        >>> from captum_pse.dissection import NetworkDissection
         >>> method = NetworkDissection(load_model(), ["features.conv1"])
         >>> layer = method.dissect(SceneConcepts(4)).layers["features.conv1"]
         >>> layer.intersections.shape == (32, len(SceneConcepts(4).concepts))
@@ -92,7 +94,7 @@ class Dissection(SavedResult):
         >>> import tempfile
         >>> from captum_pse import NetworkDissection
         >>> from captum_pse.demo import load_model
-        >>> from captum_pse.dissection import SceneConcepts
+        >>> from captum_pse.demo import SceneConcepts
         >>> method = NetworkDissection(load_model(), ["features.conv5"])
         >>> result = method.dissect(SceneConcepts(24))
         >>> iou, places = result.best("features.conv5")
@@ -292,7 +294,7 @@ class Dissection(SavedResult):
         Raises:
             ValueError: There is no such layer.
         """
-        from captum_pse.visualization import plot_detectors
+        from captum_pse.dissection.figure import plot_detectors
 
         return plot_detectors(self, layers, **options)
 

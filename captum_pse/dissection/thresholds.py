@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from captum_pse._distributed import of_all_processes, sum_over_processes
+from captum_pse._io.distributed import of_all_processes, sum_over_processes
 
 
 class Quantiles(ABC):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from captum_pse.studies.of_pair import READINGS, TYPES
-from captum_pse.studies.statistics import (
+from captum_pse._statistics import (
     MIN_PAIRS,
+    adjusted,
     known,
     mean_interval,
     signed_rank,
 )
+from captum_pse.groups.types import TYPE_NAMES
+from captum_pse.studies.of_pair import READINGS
 from captum_pse.studies.tables import Record, Row, Tables, holds
 
 #: What share of the groups that matter a type has to have to count as occurring.
@@ -59,8 +61,8 @@ def findings(
         rows += _of_pairs(attack, good, seed)
         rows += _of_units(attack, tables)
         rows += _of_masking(attack, masked, seed)
-    _adjust(rows)
-    for row in rows:
+    for row, p in zip(rows, adjusted([row["p"] for row in rows]), strict=True):
+        row["p_adjusted"] = p
         row.setdefault("verdict", _verdict(row))
     return rows
 
@@ -101,7 +103,6 @@ def _tested(
         "high": found["high"],
         "p": p,
         "direction": direction,
-        "p_adjusted": None,
         "pairs": found["pairs"],
     }
 
@@ -112,7 +113,7 @@ def _three_types(attack: str, tables: Tables) -> Row:
         for row in tables["types"]
         if row["attack"] == attack
         and row["groups"] == "above_median"
-        and row["type"] in TYPES[:3]
+        and row["type"] in TYPE_NAMES[:3]
     ]
     rarest = min(shares, key=lambda row: -1 if row["mean"] is None else row["mean"])
     verdict = OPEN
@@ -132,7 +133,6 @@ def _three_types(attack: str, tables: Tables) -> Row:
         "high": rarest["high"],
         "p": None,
         "direction": 0,
-        "p_adjusted": None,
         "pairs": rarest["pairs"],
         "verdict": verdict,
     }
@@ -140,7 +140,7 @@ def _three_types(attack: str, tables: Tables) -> Row:
 
 def _of_pairs(attack: str, good: Sequence[Record], seed: int) -> list[Row]:
     def smallest(record: Record, ranking: str) -> float:
-        return float(record["refinement"][ranking]["smallest"])
+        return float(record["refinement"][ranking]["smallest_fraction"])
 
     rows = [
         _tested(
@@ -200,7 +200,6 @@ def _of_units(attack: str, tables: Tables) -> list[Row]:
                     "high": None,
                     "p": row[p] if exists and enough else None,
                     "direction": (1 if row[rho] > 0 else -1) if exists else 0,
-                    "p_adjusted": None,
                     "pairs": row["pairs"],
                 }
             )
@@ -221,18 +220,8 @@ def _of_masking(attack: str, masked: AgainstRandom, seed: int) -> list[Row]:
         for (of, layer), found in masked.items()
         if of == attack
         for share, under in (("adversarial", "the stored attack"),
-                             ("fresh", "a new one"))
+                             ("adaptive", "an adaptive one"))
     ]  # fmt: skip
-
-
-def _adjust(rows: list[Row]) -> None:
-    from scipy.stats import false_discovery_control
-
-    tested = [row for row in rows if row["p"] is not None]
-    if tested:
-        adjusted = false_discovery_control([row["p"] for row in tested])
-        for row, p in zip(tested, adjusted.tolist(), strict=True):
-            row["p_adjusted"] = p
 
 
 def _verdict(row: Row) -> str:

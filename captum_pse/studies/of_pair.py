@@ -10,31 +10,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.pair import AdversarialPair
-from captum_pse.pair_labels import PredictionWarning
-from captum_pse.pixel_decomposition import PixelDecomposition
-from captum_pse.promotion_suppression import PromotionSuppression
-from captum_pse.refinement import refine
-from captum_pse.region_decomposition import RegionDecomposition
+from captum_pse._io.files import plain
+from captum_pse._statistics import rank_correlation
+from captum_pse.groups.types import TYPES
+from captum_pse.pairs.labels import PredictionWarning
+from captum_pse.pairs.pair import AdversarialPair
+from captum_pse.pixels.promotion_suppression import PromotionSuppression
+from captum_pse.pixels.rankings import group_rankings
+from captum_pse.pixels.refine import refine
+from captum_pse.regions.adversarial_cam import AdversarialCAM
+from captum_pse.regions.result import RegionDecomposition
 
 Array = npt.NDArray[np.float64]
 
-#: The types of groups, and those that have none: their effect is next to nothing.
-TYPES = ("suppression", "balanced", "promotion", "inactive")
 #: How groups are counted, see :func:`type_shares`.
 WEIGHTS = ("all", "above_median", "by_effect")
-RANKINGS = ("effect", "|delta|", "CAM", "random")
 READINGS = ("promotion", "suppression")
 
 
 def study_pair(
     pixels: PromotionSuppression,
-    maps: AdversarialCAM,
+    maps: AdversarialCAM[Tensor, RegionDecomposition],
     pair: AdversarialPair,
     mask: Tensor,
     *,
-    batch: int,
+    batch_size: int,
     seed: int,
 ) -> dict[str, Any]:
     """One pair by its pixel groups and its regions, as plain numbers.
@@ -44,7 +44,7 @@ def study_pair(
         maps (AdversarialCAM): Of the same model.
         pair (AdversarialPair): Of one example.
         mask (Tensor): Its feature mask.
-        batch (int): How many images one pass holds.
+        batch_size (int): How many images one pass holds.
         seed (int): Of the random ranking.
 
     Returns:
@@ -52,20 +52,22 @@ def study_pair(
         :func:`type_shares`), ``correlation`` (of effect and mean ``|delta|``, over
         groups), ``refinement`` (by ranking: at each fraction whether the attack
         ``reaches`` its label and ``leaves`` the true one, the ``L2`` norm left, and the
-        ``smallest`` fraction), and ``interpretability`` (by what it reads: score,
-        baseline, lift). None stands for a number that does not exist.
+        ``smallest_fraction``), and ``interpretability`` (by what it reads: score,
+        expected score, lift). None stands for a number that does not exist.
     """
     model: nn.Module = pixels.forward_func
     with warnings.catch_warnings():
         # Recorded with the labels.
         warnings.simplefilter("ignore", PredictionWarning)
-        found = pixels.decompose(*pair, feature_mask=mask, perturbations_per_eval=batch)
+        found = pixels.decompose(
+            *pair, feature_mask=mask, perturbations_per_eval=batch_size
+        )
         regions = maps.decompose(*pair)
         summary = regions.summary()[0]
-        scores = _rankings(found, regions, seed)
+        generator = torch.Generator().manual_seed(seed)
         refined = {
-            name: refine(model, *pair, scores=scores[name], feature_mask=mask)
-            for name in RANKINGS
+            name: refine(model, found.pair, scores=scores, feature_mask=mask)
+            for name, scores in group_rankings(found, regions, generator).items()
         }
     delta = found.inputs[0] - found.baselines[0]
     sizes = found.groups.means((delta.abs(),), found.inputs)[0]
@@ -76,23 +78,21 @@ def study_pair(
             if name != "example" and "_is" not in name
         },
         "engine": found.engine,
-        "types": type_shares(
-            _array(found.effect[0]), _array(found.type[0]), _array(found.inactive[0])
-        ),
-        "correlation": rank_correlation(_array(found.effect[0]), _array(sizes)),
+        "types": type_shares(_array(found.effect[0]), _array(found.type_codes[0])),
+        "correlation": plain(rank_correlation(_array(found.effect[0]), _array(sizes))),
         "refinement": {
             name: {
                 "reaches": [float(v) for v in r.reaches[:, 0]],
                 "leaves": [float(v) for v in r.leaves[:, 0]],
                 "L2": r.norms["L2"][:, 0].tolist(),
-                "smallest": None if r.smallest[0].isnan() else float(r.smallest[0]),
+                "smallest_fraction": plain(float(r.smallest_fraction[0])),
             }
             for name, r in refined.items()
         },
         "interpretability": {
             reads: {
                 "score": summary[f"{reads}_is"],
-                "baseline": summary[f"{reads}_is_baseline"],
+                "expected": summary[f"{reads}_is_expected"],
                 "lift": summary[f"{reads}_is_lift"],
             }
             for reads in READINGS
@@ -100,21 +100,16 @@ def study_pair(
     }
 
 
-def type_shares(
-    effect: Array, types: Array, inactive: Array
-) -> dict[str, dict[str, float | None]]:
-    """The share of each of ``TYPES``, counted in three ways.
+def type_shares(effect: Array, codes: Array) -> dict[str, dict[str, float | None]]:
+    """The share of each type of group, counted in three ways.
 
     ``all``: of all groups; ``above_median``: of the groups whose effect is above the
     median; ``by_effect``: of the sum of effects, None where that is 0.
 
     Args:
         effect (Array): ``(n,)``, of the groups.
-        types (Array): ``(n,)``: -1, 0 and 1.
-        inactive (Array): ``(n,)``, whether a group has no type.
+        codes (Array): ``(n,)``, see :func:`captum_pse.groups.types.group_types`.
     """
-    kind = np.where(inactive.astype(bool), 2, types).astype(int)
-    number = {"suppression": -1, "balanced": 0, "promotion": 1, "inactive": 2}
     weights = {
         "all": np.ones_like(effect),
         "above_median": (effect > np.median(effect)).astype(float),
@@ -122,33 +117,10 @@ def type_shares(
     }
     return {
         name: {
-            of: float(w[kind == number[of]].sum() / w.sum()) if w.sum() > 0 else None
-            for of in TYPES
+            kind.name: float(w[codes == kind.code].sum() / w.sum()) if w.sum() else None
+            for kind in TYPES
         }
         for name, w in weights.items()
-    }
-
-
-def rank_correlation(x: Array, y: Array) -> float | None:
-    """Spearman's rho; None where one of them is the same everywhere."""
-    from scipy.stats import spearmanr
-
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    return float(spearmanr(x, y).statistic)
-
-
-def _rankings(
-    found: PixelDecomposition, regions: RegionDecomposition, seed: int
-) -> dict[str, Tensor]:
-    (x,), (x0,) = found.inputs, found.baselines
-    generator = torch.Generator().manual_seed(seed)
-    (effect,) = found.groups.spread(found.effect, found.inputs)
-    return {
-        "effect": effect,
-        "|delta|": (x - x0).abs(),
-        "CAM": regions.on_inputs("adversarial_attack"),
-        "random": torch.rand(x.shape, generator=generator).to(x.device),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from captum_pse._results import check_format
+from captum_pse._io.saved import check_format, renamed
 from captum_pse.studies.tables import Row, Tables
 
 if TYPE_CHECKING:
@@ -27,7 +27,15 @@ _TABLES = {
 }
 
 #: Of the manifest, checked when it is read.
-FORMAT = "captum_pse.Study/1"
+FORMAT = "captum_pse.Study/2"
+_OLDER = "captum_pse.Study/1"
+#: Names that were others in the older format.
+_RENAMED = {
+    "fresh(_.+)?": r"adaptive\1",
+    "baseline(_low|_high)?": r"expected\1",
+    "smallest(_by_.+)?": r"smallest_fraction\1",
+    "batch": "batch_size",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,7 +58,7 @@ class Study:
         >>> from captum_pse.demo import load_model, make_pairs
         >>> with tempfile.TemporaryDirectory() as out:
         ...     found = study(
-        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, fresh_steps=1
+        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, adaptive_steps=1
         ...     )
         ...     again = Study.load(out)
         >>> again.tables == found.tables, again.manifest == found.manifest
@@ -75,6 +83,10 @@ class Study:
             raise FileNotFoundError(f"out: there is no file {path}")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            manifest = found["manifest"]
+            if isinstance(manifest, dict) and manifest.get("format") == _OLDER:
+                found = renamed(found, _RENAMED)
+                found["manifest"]["format"] = FORMAT
             study = cls(found["tables"], found["manifest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
@@ -100,7 +112,7 @@ class Study:
         Raises:
             ValueError: There is no such figure.
         """
-        from captum_pse.visualization import (
+        from captum_pse.studies.figure import (
             plot_interpretability,
             plot_refinement_curves,
             plot_types,

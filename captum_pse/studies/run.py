@@ -9,23 +9,17 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from captum_pse._distributed import barrier, rank_and_size
-from captum_pse._engine.batches import check_positive_int
-from captum_pse._files import (
-    atomic_results,
-    plain,
-    told,
-    versions,
-    write_csv,
-    write_json,
-)
-from captum_pse._layers import find_layers, last_spatial_layer
-from captum_pse._text import file_name
-from captum_pse.attacks.pgd import FRESH_EPS, FRESH_STEPS, check_unit_range
-from captum_pse.dissection import ConceptDataset
-from captum_pse.explain import check_pairs
-from captum_pse.groups import image_mask
-from captum_pse.pair import AdversarialPair
+from captum_pse._io.distributed import barrier, rank_and_size
+from captum_pse._io.files import atomic_results, plain, write_csv, write_json
+from captum_pse._io.manifest import told, versions
+from captum_pse._io.text import file_name
+from captum_pse._model.checks import check_positive_int
+from captum_pse._model.layers import find_layers, last_spatial_layer
+from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS, check_unit_range
+from captum_pse.dissection.concepts import ConceptDataset
+from captum_pse.groups.masks import image_mask
+from captum_pse.pairs.pair import AdversarialPair
+from captum_pse.pairs.scored import check_pairs
 from captum_pse.studies.result import FORMAT, OfAll, Study
 from captum_pse.studies.stages import Stages
 
@@ -42,10 +36,10 @@ def study(
     concepts: ConceptDataset | None = None,
     layer: str | None = None,
     cell: int | None = None,
-    fresh_eps: float = FRESH_EPS,
-    fresh_steps: int = FRESH_STEPS,
+    adaptive_eps: float = ADAPTIVE_EPS,
+    adaptive_steps: int = ADAPTIVE_STEPS,
     seed: int = 0,
-    batch: int = 16,
+    batch_size: int = 16,
     device: str = "cpu",
     settings: Mapping[str, Any] | None = None,
     show_progress: bool = False,
@@ -66,9 +60,9 @@ def study(
     - ``types``: shares of the types of groups, see
       :func:`captum_pse.studies.of_pair.type_shares`; ``types.png``
     - ``correlation``: of effect and mean ``|delta|``, over a pair's groups (Spearman)
-    - ``refinement``, ``smallest``: how the attack fares on part of its groups, by
-      ranking, see :func:`captum_pse.refine`; ``refinement.png``
-    - ``interpretability``: scores with baseline and lift, see
+    - ``refinement``, ``smallest_fraction``: whether the attack works on a fraction of
+      its groups, by ranking, see :func:`captum_pse.refine`; ``refinement.png``
+    - ``interpretability``: scores with their expectation and lift, see
       :func:`captum_pse.interpretability_score`; ``interpretability.png``
     - ``units``: the sensitivity of each unit of ``layers``
     - with ``concepts``, ``relation`` and ``enrichment``, see
@@ -95,11 +89,11 @@ def study(
         layer (str, optional): Of the class activation maps, likewise. Default: None
         cell (int, optional): Side of the pixel groups; None takes
             :func:`captum_pse.default_feature_mask`. Default: None
-        fresh_eps (float, optional): Largest change of a pixel by the new attack, in
+        adaptive_eps (float, optional): Largest change of a pixel by the new attack, in
             [0, 1] units. Default: 2/255
-        fresh_steps (int, optional): Its steps. Default: 10
+        adaptive_steps (int, optional): Its steps. Default: 10
         seed (int, optional): Of everything random. Default: 0
-        batch (int, optional): How many images one pass holds. Default: 16
+        batch_size (int, optional): How many images one pass holds. Default: 16
         device (str, optional): Where to compute. Default: ``"cpu"``
         settings (mapping, optional): More that the results depend on, to write down;
             partial results of other settings are not used. Default: None
@@ -122,7 +116,7 @@ def study(
         >>> from captum_pse.demo import load_model, make_pairs
         >>> with tempfile.TemporaryDirectory() as out:
         ...     found = study(
-        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, fresh_steps=1
+        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, adaptive_steps=1
         ...     )
         ...     sorted(path.name for path in Path(out, "figures").iterdir())
         ['interpretability.png', 'masking-pgd.png', 'refinement.png', 'types.png']
@@ -136,10 +130,12 @@ def study(
         raise ValueError("attacks: got none, want at least one set of pairs")
     if len({file_name(name) for name in attacks}) < len(attacks):
         raise ValueError(f"attacks: got {list(attacks)}, want names that differ")
-    if not 0 < fresh_eps <= 1:
-        raise ValueError(f"fresh_eps: got {fresh_eps}, want more than 0, at most 1")
-    check_positive_int("fresh_steps", fresh_steps)
-    check_positive_int("batch", batch)
+    if not 0 < adaptive_eps <= 1:
+        raise ValueError(
+            f"adaptive_eps: got {adaptive_eps}, want more than 0, at most 1"
+        )
+    check_positive_int("adaptive_steps", adaptive_steps)
+    check_positive_int("batch_size", batch_size)
     if seed < 0:
         raise ValueError(f"seed: got {seed}, want 0 or more")
     device = str(device)
@@ -159,10 +155,10 @@ def study(
         "layers": names,
         "layer": of_maps,
         "cell": cell,
-        "fresh_eps": fresh_eps,
-        "fresh_steps": fresh_steps,
+        "adaptive_eps": adaptive_eps,
+        "adaptive_steps": adaptive_steps,
         "seed": seed,
-        "batch": batch,
+        "batch_size": batch_size,
         "device": device,
     }
     mask = image_mask(first[0], cell)
@@ -181,7 +177,7 @@ def study(
 
 
 def _write(found: Study, run: Stages, out: Path) -> None:
-    from captum_pse.visualization import plot_masking, plot_relation
+    from captum_pse.units.figure import plot_masking, plot_relation
 
     with atomic_results(out) as folder:
         write_json(

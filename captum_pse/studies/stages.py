@@ -10,24 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_pse._checkpoint import fingerprint
-from captum_pse._files import versions
-from captum_pse._forward import first_scores
-from captum_pse.adversarial_cam import AdversarialCAM
-from captum_pse.attacks.pgd import attack_anew
-from captum_pse.dissection import ConceptDataset, Dissection, NetworkDissection
-from captum_pse.dissection_sensitivity import DissectionSensitivity
-from captum_pse.masking_curves import MaskingCurves, evaluate_masking
-from captum_pse.pair import AdversarialPair
-from captum_pse.promotion_suppression import PromotionSuppression
-from captum_pse.refinement import FRACTIONS
-from captum_pse.relation import Relation, relate
+from captum_pse._io.checkpoint import fingerprint
+from captum_pse._io.manifest import versions
+from captum_pse._io.tasks import run_tasks
+from captum_pse._model.forward import first_scores
+from captum_pse.dissection.concepts import ConceptDataset
+from captum_pse.dissection.network_dissection import NetworkDissection
+from captum_pse.dissection.result import Dissection
+from captum_pse.pairs.pair import AdversarialPair
+from captum_pse.pixels.promotion_suppression import PromotionSuppression
+from captum_pse.pixels.refinement import FRACTIONS
+from captum_pse.regions.adversarial_cam import AdversarialCAM
 from captum_pse.studies.findings import findings
 from captum_pse.studies.of_pair import study_pair
 from captum_pse.studies.tables import Record, Row, Tables, holds, pair_tables
-from captum_pse.studies.tasks import run_tasks
-from captum_pse.unit_masking import units_in
-from captum_pse.unit_sensitivity import UnitSensitivity
+from captum_pse.units.dissection_sensitivity import DissectionSensitivity
+from captum_pse.units.masking_curves import (
+    MaskingCurves,
+    adaptive_pgd,
+    evaluate_masking,
+)
+from captum_pse.units.rankings import unit_rankings, units_in
+from captum_pse.units.relation import Relation, relate
+from captum_pse.units.sensitivity import UnitSensitivity
 
 #: Which parts of a layer's units are masked.
 PARTS = (0, 0.1, 0.2, 0.4)
@@ -110,12 +115,12 @@ class Stages:
             tables["relation"] = [
                 {"attack": attack, **row}
                 for attack, relation in self.relations.items()
-                for row in relation.correlations
+                for row in relation.table()
             ]
             tables["enrichment"] = [
                 {"attack": attack, **row}
                 for attack, relation in self.relations.items()
-                for row in relation.enrichments
+                for row in relation.enrichment_table()
             ]
         tables["masking"] = self._masking()
         tables["findings"] = findings(self.records, tables, self.against_random(), seed)
@@ -133,7 +138,7 @@ class Stages:
                 maps,
                 pairs.select(i).to(self.chosen["device"]),
                 self.mask,
-                batch=self.chosen["batch"],
+                batch_size=self.chosen["batch_size"],
                 seed=self.chosen["seed"] + i,
             )
             return {"pair": pairs.names[i], **found}
@@ -169,7 +174,7 @@ class Stages:
 
         def record(pairs: AdversarialPair) -> Row:
             layers = method.over(
-                pairs, batch_size=self.chosen["batch"], seed=self.chosen["seed"]
+                pairs, batch_size=self.chosen["batch_size"], seed=self.chosen["seed"]
             )
             return {"layers": [layer.to_record() for layer in layers]}
 
@@ -186,7 +191,7 @@ class Stages:
         method = NetworkDissection(self.model, self.chosen["layers"])
         return method.dissect(
             self.concepts,
-            batch_size=self.chosen["batch"],
+            batch_size=self.chosen["batch_size"],
             device=self.chosen["device"],
             checkpoints=self.partial / "dissection",
             show_progress=self.show_progress,
@@ -202,29 +207,26 @@ class Stages:
     @cached_property
     def masking(self) -> dict[str, list[MaskingCurves]]:
         """By attack, the curves of each layer."""
-        seed, batch = self.chosen["seed"], self.chosen["batch"]
+        seed, batch_size = self.chosen["seed"], self.chosen["batch_size"]
 
         attack = partial(
-            attack_anew,
-            eps=self.chosen["fresh_eps"],
-            steps=self.chosen["fresh_steps"],
-            batch_size=batch,
+            adaptive_pgd,
+            eps=self.chosen["adaptive_eps"],
+            steps=self.chosen["adaptive_steps"],
+            batch_size=batch_size,
         )
 
         def record(name: str, layer: UnitSensitivity, count: int) -> Row:
-            rankings = {"sensitive": layer.mean}
-            if self.concepts is not None:
-                rankings["interpretable"] = self.dissection.best(layer.layer)[0]
-            rankings["least sensitive"] = -layer.mean
+            dissection = None if self.concepts is None else self.dissection
             curves = evaluate_masking(
                 self.model,
                 self.good[name],
                 layer.layer,
-                rankings,
+                unit_rankings(layer, dissection),
                 [count],
                 seeds=range(seed, seed + 3),
                 attack=attack,
-                batch_size=batch,
+                batch_size=batch_size,
             )
             return curves.to_record()
 
@@ -270,7 +272,7 @@ class Stages:
                     **{
                         share: [a - b for a, b in zip(chosen[share], random[share],
                                                       strict=True)]
-                        for share in ("adversarial", "fresh")
+                        for share in ("adversarial", "adaptive")
                     },
                 }  # fmt: skip
         return found
@@ -288,7 +290,7 @@ class Stages:
             {"attack": attack, **row, "pairs": len(self.good[attack])}
             for attack, curves in self.masking.items()
             for curve in curves
-            for row in curve.rows
+            for row in curve.table()
         ]
 
     def _dissected(self) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from captum_pse.studies.of_pair import RANKINGS, READINGS, TYPES, WEIGHTS
-from captum_pse.studies.statistics import mean_interval, share_interval, signed_rank
+from captum_pse._statistics import mean_interval, share_interval, signed_rank
+from captum_pse.groups.types import TYPE_NAMES
+from captum_pse.pixels.rankings import RANKINGS
+from captum_pse.studies.of_pair import READINGS, WEIGHTS
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
@@ -18,7 +20,9 @@ def holds(record: Record) -> bool:
     it, in every batch that it was asked in: attacks of least norm end where the model's
     rounding decides."""
     labels = record["labels"]
-    smallest = [refined["smallest"] for refined in record["refinement"].values()]
+    smallest = [
+        refined["smallest_fraction"] for refined in record["refinement"].values()
+    ]
     return bool(
         labels["natural_agrees"] and labels["attack_holds"] and None not in smallest
     )
@@ -36,7 +40,7 @@ def pair_tables(
         seed (int): Of the bootstrap.
     """
     tables: Tables = {name: [] for name in (
-        "attacks", "pairs", "types", "correlation", "refinement", "smallest",
+        "attacks", "pairs", "types", "correlation", "refinement", "smallest_fraction",
         "interpretability",
     )}  # fmt: skip
     for attack, records in sets.items():
@@ -45,7 +49,10 @@ def pair_tables(
             {"attack": attack, "pair": r["pair"], "studied": holds(r)}
             | r["labels"]
             | {"correlation": r["correlation"]}
-            | {f"smallest_by_{k}": r["refinement"][k]["smallest"] for k in RANKINGS}
+            | {
+                f"smallest_fraction_by_{k}": r["refinement"][k]["smallest_fraction"]
+                for k in RANKINGS
+            }
             | {f"lift_{k}": r["interpretability"][k]["lift"] for k in READINGS}
             for r in records
         ]
@@ -65,7 +72,7 @@ def pair_tables(
                 **mean(lambda r, w=weight, k=kind: r["types"][w][k]),  # type: ignore[misc]
             }
             for weight in WEIGHTS
-            for kind in TYPES
+            for kind in TYPE_NAMES
         ]
         rho = [record["correlation"] for record in good]
         p = signed_rank(rho, seed).p
@@ -81,17 +88,17 @@ def pair_tables(
                 | {"pairs": len(refined)}
                 for i, fraction in enumerate(fractions)
             ]
-            smallest = [r["smallest"] for r in refined]
+            smallest = [r["smallest_fraction"] for r in refined]
             row = {
                 "attack": attack,
                 "kept_by": ranking,
                 **mean_interval(smallest, seed),
             }
-            tables["smallest"].append(row)
+            tables["smallest_fraction"].append(row)
         for reads in READINGS:
             scores = [record["interpretability"][reads] for record in good]
             row = {"attack": attack, "reads": reads}
-            for name in ("score", "baseline", "lift"):
+            for name in ("score", "expected", "lift"):
                 row |= _named(name, mean_interval([s[name] for s in scores], seed))
             row["pairs"] = len(scores)
             row["p"] = signed_rank([s["lift"] - 1 for s in scores], seed).p

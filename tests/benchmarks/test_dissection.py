@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
+from captum_pse.cli.models import load_model
 from captum_pse.dissection import BrodenConcepts, ConceptSample, NetworkDissection
-from captum_pse.model_files import load_model
 
 BATCH = 16
 

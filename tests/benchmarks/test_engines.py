@@ -25,7 +25,7 @@ from captum.attr import FeatureAblation
 from torch import Tensor, nn
 
 from captum_pse import PromotionSuppression, grid_mask
-from captum_pse.model_files import load_model
+from captum_pse.cli.models import load_model
 
 #: Model, and by how much two FeatureAblations must take longer with groups of 16 px.
 BARS = {

@@ -10,14 +10,13 @@ import torch
 from captum.attr import FeatureAblation
 from scipy.stats import spearmanr
 
-from captum_pse import PromotionSuppression, grid_mask
-from captum_pse.pair_files import read_pair_file
+from captum_pse import AdversarialPair, PromotionSuppression, grid_mask
 
 MASK = grid_mask((224, 224), cell=16)
 
 
 def test_against_two_feature_ablations(squeezenet, data):
-    pair = read_pair_file(data / "imagenet" / "pairs_cw.npz").select([0])
+    pair = AdversarialPair.load(data / "imagenet" / "pairs_cw.npz").select([0])
     x, x0, t, t0 = pair
     captum = FeatureAblation(squeezenet)
     ours = PromotionSuppression(squeezenet, method="gradient", n_steps=16)
@@ -46,7 +45,7 @@ def test_against_two_feature_ablations(squeezenet, data):
 
 @pytest.mark.parametrize("attack", ["ifgsm", "cw", "ead"])
 def test_rank_correlation_with_exact(squeezenet, data, attack):
-    pairs = read_pair_file(data / "imagenet" / f"pairs_{attack}.npz")
+    pairs = AdversarialPair.load(data / "imagenet" / f"pairs_{attack}.npz")
     options = {"feature_mask": MASK, "perturbations_per_eval": 8}
     rhos: dict[int, list[float]] = {1: [], 4: [], 16: []}
     for i in range(len(pairs)):

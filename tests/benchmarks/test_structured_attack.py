@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from captum_pse import AdversarialPair, StructuredAttack, grid_mask
-from captum_pse.groups import Groups
-from captum_pse.model_files import load_model
-from captum_pse.pair_files import read_pair_file
+from captum_pse.cli.models import load_model
+from captum_pse.groups.groups import Groups
 
 DATA = Path(os.environ.get("CAPTUM_PSE_DATA", "../shared/data")) / "imagenet"
 STEPS, ITERATIONS, CONFIDENCE, BATCH = 3, 60, 1.0, 8
@@ -48,13 +47,15 @@ def test_structured_attack_beside_carlini_and_wagner(request):
     n = request.config.getoption("--pairs")
     weights = str(DATA / "squeezenet1_0_fp16.pt")
     model = load_model("squeezenet1_0", weights).forward_func
-    pairs = read_pair_file(DATA / "pairs_cw.npz").select(range(n))
-    labels = pairs.natural, pairs.true_label, pairs.attack_label
+    pairs = AdversarialPair.load(DATA / "pairs_cw.npz").select(range(n))
+    natural, labels = pairs.natural, {
+        "true_label": pairs.true_label, "attack_label": pairs.attack_label
+    }  # fmt: skip
     mask = grid_mask((224, 224), cell=16)
 
     start = time.perf_counter()
     ours = AdversarialPair.from_attack(
-        StructuredAttack(model), *labels, batch_size=BATCH, feature_mask=mask,
+        StructuredAttack(model), natural, **labels, batch_size=BATCH, feature_mask=mask,
         confidence=CONFIDENCE, search_steps=STEPS, iterations=ITERATIONS,
     )  # fmt: skip
     found = shown("structured", ours, mask, time.perf_counter() - start)
@@ -63,7 +64,9 @@ def test_structured_attack_beside_carlini_and_wagner(request):
         confidence=CONFIDENCE,
     )  # fmt: skip
     start = time.perf_counter()
-    theirs = AdversarialPair.from_attack(attack, *labels, model=model, batch_size=BATCH)
+    theirs = AdversarialPair.from_attack(
+        attack, natural, **labels, model=model, batch_size=BATCH
+    )
     peer = shown("C&W L2", theirs, mask, time.perf_counter() - start)
     assert torch.isfinite(ours.adversarial).all()
     assert found["success"] >= 0.95

@@ -1,5 +1,0 @@
-import sys
-
-from captum_pse.cli import main
-
-sys.exit(main())

@@ -1,0 +1,80 @@
+"""What the figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from captum_pse._drawing.images import Array
+from captum_pse._io.text import printable
+from captum_pse.pairs.labels import PairLabels
+
+
+def bare(ax: Axes, title: str) -> None:
+    ax.set_title(title, fontsize=9, parse_math=False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    # Shows through where a map has no value: features in no group.
+    ax.patch.set(facecolor="white", edgecolor="#d0d0d0", hatch="xxx")
+
+
+def colour_bar(
+    ax: Axes, image: AxesImage, values: Array, low: float, high: float, unit: str
+) -> None:
+    """The bar of one map; arrows on it say where values go beyond it."""
+    slack = 1e-3 * (high - low)
+    below = np.nanmin(values) < low - slack
+    above = np.nanmax(values) > high + slack
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
+    bar = ax.figure.colorbar(
+        image, ax=ax, shrink=0.8, extend=extend[int(below), int(above)]
+    )
+    bar.set_label(unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def draw_map(
+    ax: Axes, values: Array, title: str, unit: str, cmap: str, low: float, high: float
+) -> None:
+    """One map with its colour bar."""
+    bare(ax, title)
+    image = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+    colour_bar(ax, image, values, low, high, unit)
+
+
+def _class_name(number: int, class_names: Sequence[str] | None) -> str:
+    if class_names is None:
+        return f"{number}"
+    if number >= len(class_names):
+        raise ValueError(f"class_names: got {len(class_names)}, want one for {number}")
+    return f"{printable(class_names[number])} ({number})"
+
+
+def headline(
+    labels: PairLabels,
+    example: int,
+    class_names: Sequence[str] | None,
+    title: str | None,
+) -> str:
+    """Two lines on one example: the labels, and how far the scores moved."""
+    t, t0 = (int(index[example, 0]) for index in (labels.target, labels.true_target))
+    moved = labels.adversarial_scores - labels.natural_scores
+    gain, loss = moved[example].tolist()
+    text = "" if title is None else f"{printable(title)}: "
+    text += (
+        f"true {_class_name(t0, class_names)}, attacked towards "
+        f"{_class_name(t, class_names)}\n"
+        f"attack logit {gain:+.2f}, true logit {loss:+.2f}"
+    )
+    said = int(labels.adversarial_class[example])
+    if said != t:
+        text += f"; the model says {_class_name(said, class_names)} on the adversarial"
+    return text
+
+
+def existing(n: int, example: int) -> None:
+    if not 0 <= example < n:
+        raise IndexError(f"example: got {example}, want 0 to {n - 1}")

@@ -1,0 +1,1 @@
+"""How each operation works on windows of its maps."""

@@ -1,0 +1,162 @@
+"""The outputs of a model's layers, read by hooks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_pse._model.forward import ForwardFunc, first_scores
+
+
+def scores_and_activations(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    additional_forward_args: tuple[Any, ...] = (),
+    *,
+    differentiable: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """The scores of a batch, and the output of each layer, in one pass.
+
+    With ``differentiable``, the graph of the scores begins at the first of the layers
+    that runs: nothing below it is kept, and neither frozen parameters nor the caller's
+    ``no_grad`` matter. Hooks live for this call alone, and act in this thread alone, so
+    that several threads can use one model.
+
+    Args:
+        forward_func (Callable): The model, or a function around it.
+        layers (sequence of nn.Module): Layers that run once in a pass and return one
+            tensor.
+        inputs (tuple[Tensor, ...]): The batch; stays as it is.
+        additional_forward_args (tuple, optional): What follows the inputs. Default: ()
+        differentiable (bool): Whether ``torch.autograd.grad`` of the scores by the
+            activations is wanted.
+
+    Returns:
+        *tuple*: Scores ``(N, C, ...)``, and an activation for each layer.
+
+    Raises:
+        TypeError: A layer does not return one tensor.
+        ValueError: A layer does not run, or runs several times; or as
+            :func:`captum_pse._model.forward.first_scores`.
+    """
+    thread = threading.get_ident()
+    outputs: dict[int, list[Any]] = {i: [] for i in range(len(layers))}
+
+    def hook(i: int) -> Any:
+        def keep(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != thread:
+                return None
+            if not isinstance(output, Tensor):
+                outputs[i].append(output)
+                return None
+            if not differentiable:
+                # A copy: an in-place operation may follow.
+                outputs[i].append(output.clone())
+                return None
+            if not torch.is_grad_enabled():
+                output = output.detach().requires_grad_()
+                torch.set_grad_enabled(True)
+            outputs[i].append(output)
+            return output.clone()
+
+        return keep
+
+    handles = []
+    try:
+        for i, layer in enumerate(layers):
+            handles.append(layer.register_forward_hook(hook(i)))
+        # The hook of the first layer turns gradients on; leaving the block turns them
+        # back to what the caller had.
+        with torch.no_grad():
+            scores = first_scores(forward_func, inputs, additional_forward_args)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, got in zip(layers, outputs.values(), strict=True):
+        kind = type(layer).__name__
+        if len(got) != 1:
+            raise ValueError(
+                f"layer: this {kind} ran {len(got)} times in a pass, want a layer that "
+                "runs once"
+            )
+        if not isinstance(got[0], Tensor):
+            raise TypeError(
+                f"layer: this {kind} returned {type(got[0]).__name__}, want one tensor"
+            )
+    return scores, [got[0] for got in outputs.values()]
+
+
+class _EnoughError(BaseException):
+    """All wanted layers have run."""
+
+
+class ActivationReader:
+    """Gives the output of each layer, in passes that end when the last of them has run.
+
+    An output is copied only where the model writes into it later, which the first pass
+    finds out.
+
+    Args:
+        forward_func (Callable): The model, or a function around it.
+        layers (sequence of nn.Module): Layers that :func:`scores_and_activations` was
+            seen to take.
+    """
+
+    def __init__(self, forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> None:
+        self._forward_func = forward_func
+        self._layers = layers
+        self._overwritten: set[int] = set()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __call__(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        outputs: dict[int, Tensor] = {}
+        versions: dict[int, int] = {}
+        thread = threading.get_ident()
+
+        def hook(i: int) -> Any:
+            def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+                if threading.get_ident() != thread:
+                    return
+                # Tensors of inference mode do not tell whether they were written into.
+                silent = output.is_inference()
+                copied = silent or i in self._overwritten
+                outputs[i] = output.clone() if copied else output
+                versions[i] = 0 if silent else outputs[i]._version
+                if len(outputs) == len(self._layers):
+                    raise _EnoughError
+
+            return keep
+
+        handles = []
+        try:
+            for i, layer in enumerate(self._layers):
+                handles.append(layer.register_forward_hook(hook(i)))
+            first_scores(self._forward_func, inputs)
+        except _EnoughError:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        idle = [
+            type(x).__name__ for i, x in enumerate(self._layers) if i not in outputs
+        ]
+        if idle:
+            raise ValueError(
+                f"layer: this {idle[0]} did not run in a pass, want a layer that runs "
+                "once"
+            )
+        changed = {
+            i
+            for i, x in outputs.items()
+            if not x.is_inference() and x._version != versions[i]
+        }
+        if changed:
+            self._overwritten |= changed
+            return self(inputs)
+        return [outputs[i] for i in range(len(self._layers))]

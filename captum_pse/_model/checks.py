@@ -1,0 +1,110 @@
+"""Checks of arguments: tensors, integers, fractions, choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+Tensors = TypeVar("Tensors", Tensor, tuple[Tensor, ...])
+
+
+def as_tuple(name: str, value: Any) -> tuple[Tensor, ...]:
+    tensors = value if isinstance(value, tuple) else (value,)
+    if not tensors or not all(isinstance(x, Tensor) for x in tensors):
+        kinds = ", ".join(type(x).__name__ for x in tensors) or "an empty tuple"
+        raise TypeError(f"{name}: got {kinds}, want a tensor or a tuple of tensors")
+    return tensors
+
+
+def _check_kind(name: str, x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name}: got {x.dtype}, want floating-point values; turn integer images "
+            "into floats, e.g. images / 255"
+        )
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(
+            f"{name}: got shape {tuple(x.shape)}, want (N, ...) with a batch dimension "
+            "and at least one example and feature"
+        )
+
+
+def check_tensors(
+    adversarial: Any,
+    natural: Any,
+    names: tuple[str, str] = ("adversarial", "natural"),
+    *,
+    share_natural: bool = False,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Both sides of a pair as tuples of tensors that belong together.
+
+    Args:
+        adversarial (Tensor or tuple[Tensor, ...]): The one side of the pair.
+        natural (Tensor or tuple[Tensor, ...]): The other.
+        names (tuple[str, str], optional): What messages call the two.
+        share_natural (bool, optional): Whether one natural example may stand against
+            many adversarial ones. Default: False
+
+    Raises:
+        TypeError: Not tensors, or not of floating-point numbers.
+        ValueError: Different shapes, dtypes, devices or numbers of inputs; no examples;
+            NaN or infinite values.
+    """
+    name, other = names
+    xs, x0s = as_tuple(name, adversarial), as_tuple(other, natural)
+    if len(xs) != len(x0s):
+        raise ValueError(f"{other}: got {len(x0s)} input(s), want {len(xs)} as {name}")
+    for i, (x, x0) in enumerate(zip(xs, x0s, strict=True)):
+        at = f"[{i}]" if len(xs) > 1 else ""
+        _check_kind(f"{name}{at}", x)
+        _check_kind(f"{other}{at}", x0)
+        if x0.shape != x.shape and not (share_natural and x0.shape == x[:1].shape):
+            raise ValueError(
+                f"{other}{at}: got shape {tuple(x0.shape)}, want {tuple(x.shape)} as "
+                f"{name}{at}"
+            )
+        for what in ("dtype", "device"):
+            if getattr(x, what) != getattr(x0, what):
+                raise ValueError(
+                    f"{other}{at}: got {what} {getattr(x0, what)}, want "
+                    f"{getattr(x, what)} as {name}{at}"
+                )
+        for which, value in ((name, x), (other, x0)):
+            if bad := int((~value.isfinite()).sum()):
+                raise ValueError(
+                    f"{which}{at}: got {bad} NaN or infinite value(s), want finite ones"
+                )
+        if len(x) != len(xs[0]):
+            raise ValueError(
+                f"{name}{at}: got {len(x)} examples, want {len(xs[0])} as {name}[0]"
+            )
+    return xs, x0s
+
+
+def check_int(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless ``value`` is an int of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: got {value!r}, want an int of {least} or more")
+
+
+def check_positive_int(name: str, value: Any) -> None:
+    """Raises ValueError unless ``value`` is an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: got {value!r}, want a positive int")
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """``value`` as a float, or ValueError unless it is a number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: got {value!r}, want a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}, want 0 to 1")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises ValueError unless ``value`` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, want one of {', '.join(choices)}")

@@ -1,0 +1,161 @@
+"""Class labels in Captum's target formats, as one integer index tensor.
+
+A label of one example is an index into the scores of that example: a class number where
+the model returns ``(N, C)``, a tuple ``(class, row, column)`` where it returns
+``(N, C, H, W)``. Everything else in the package sees labels as a tensor of shape
+``(N, D)`` with ``D`` the number of dimensions of one example's scores.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+#: What Captum takes as ``target``: one label for all examples, or one for each.
+Label: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]]
+
+
+_WANTED = "an int, a tuple of ints, a list of either, or an integer tensor"
+
+
+def _integers(name: str, values: Sequence[Any]) -> list[int]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(
+                f"{name}: got {value!r} of type {type(value).__name__}, want {_WANTED}"
+            )
+        if abs(int(value)) >= 2**63:
+            raise ValueError(f"{name}: got {value}, want a class of the model")
+    return [int(value) for value in values]
+
+
+def _rows(name: str, label: Any) -> Tensor:
+    """The labels as given, shape ``(length, D)``, and ``(1, D)`` for a single one."""
+    if isinstance(label, Tensor):
+        if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+            raise TypeError(f"{name}: got a tensor of {label.dtype}, want {_WANTED}")
+        if label.dim() > 2 or label.numel() == 0:
+            raise ValueError(
+                f"{name}: got a tensor of shape {tuple(label.shape)}, want one label "
+                "(0-D), one for each example (N,) or one index for each example (N, D)"
+            )
+        rows = label.detach().to(torch.int64)
+        return rows.reshape(1, 1) if rows.dim() == 0 else rows.reshape(len(rows), -1)
+    if isinstance(label, tuple):
+        return torch.tensor([_integers(name, label)])
+    if isinstance(label, list):
+        if not label:
+            raise ValueError(f"{name}: got an empty list, want {_WANTED}")
+        ragged = [
+            _integers(name, item if isinstance(item, tuple) else (item,))
+            for item in label
+        ]
+        if len({len(row) for row in ragged}) > 1:
+            raise ValueError(f"{name}: got tuples of different lengths, {label!r}")
+        return torch.tensor(ragged)
+    return torch.tensor([_integers(name, (label,))])
+
+
+def never(k: int) -> bool:
+    return False
+
+
+def label_index(
+    name: str,
+    label: Label,
+    n_examples: int,
+    repeated: Callable[[int], bool] = never,
+) -> Tensor:
+    """The label as an index tensor.
+
+    Args:
+        name (str): The argument's name, for messages.
+        label (int, tuple, list or Tensor): In any of Captum's target formats; numpy
+            integers and tensors of shape ``(N, 1)`` are taken as well.
+        n_examples (int): N, the number of examples.
+        repeated (Callable, optional): Says whether the examples are fewer ones, each k
+            times in a row; then labels of those will do. Default: never
+
+    Returns:
+        *Tensor*: int64, shape ``(N, D)``.
+
+    Raises:
+        TypeError: The label, or one of them, is not an integer.
+        ValueError: As many labels as there are examples are wanted, or they are ragged.
+    """
+    rows = _rows(name, label)
+    shared = not isinstance(label, list) and len(rows) == 1
+    if shared or len(rows) == n_examples:
+        return rows.expand(n_examples, -1)
+    k, rest = divmod(n_examples, len(rows))
+    if rest == 0 and repeated(k):
+        return rows.repeat_interleave(k, dim=0)
+    raise ValueError(
+        f"{name}: got {len(rows)} label(s), want one for each of {n_examples} examples"
+    )
+
+
+def predicted_index(name: str, scores: Tensor) -> Tensor:
+    """The predicted class of each example, ``(N, 1)``, from scores ``(N, C)``."""
+    if scores.dim() != 2:
+        raise ValueError(
+            f"{name}: got None, but the forward function returns scores of shape "
+            f"{tuple(scores.shape)}, which have no single predicted class; give an "
+            f"index of {scores.dim() - 1} integers for each example"
+        )
+    return scores.argmax(dim=1, keepdim=True)
+
+
+def check_index(name: str, index: Tensor, scores: Tensor) -> Tensor:
+    """``index`` on the device of ``scores``, or a ValueError where it does not fit."""
+    size = scores.shape[1:]
+    if index.shape[1] != len(size):
+        raise ValueError(
+            f"{name}: got an index of {index.shape[1]} integer(s), want {len(size)} "
+            f"for scores of shape {tuple(scores.shape)}"
+        )
+    index = index.to(scores.device)
+    outside = (index < 0) | (index >= torch.tensor(size, device=scores.device))
+    if outside.any():
+        example = int(outside.any(dim=1).nonzero()[0])
+        got = index[example].tolist()
+        raise ValueError(
+            f"{name}: got {got[0] if len(got) == 1 else tuple(got)} for example "
+            f"{example}, want 0 to {', '.join(str(n - 1) for n in size)}"
+        )
+    return index
+
+
+def check_differ(target: Tensor, true_target: Tensor, hint: str = "") -> None:
+    """Raises ValueError where an example's attack label is its true label."""
+    same = (target == true_target).all(dim=1)
+    if same.any():
+        rows = same.nonzero().flatten().tolist()
+        raise ValueError(
+            f"target and true_target: got the same label {target[rows[0]].tolist()} "
+            f"for {len(rows)} of {len(target)} example(s), the first at {rows[0]}; "
+            f"want an attack label that differs from the true one{hint}"
+        )
+
+
+def predicted_class(scores: Tensor, index: Tensor) -> Tensor:
+    """The class with the largest score at the position in ``index``, ``(N,)``."""
+    rows = torch.arange(len(scores), device=scores.device)
+    position = index[:, 1:].unbind(dim=1)
+    return scores.movedim(1, -1)[(rows, *position)].argmax(dim=-1)
+
+
+def exact(scores: Tensor) -> Tensor:
+    """At least single precision, in which differences of scores are taken."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def select_scores(scores: Tensor, *indices: Tensor) -> Tensor:
+    """Of scores ``(B, C, ...)``, those at each of K indices ``(B, D)``: ``(B, K)``."""
+    rows = torch.arange(len(scores), device=scores.device)
+    places = (index.to(scores.device).unbind(dim=1) for index in indices)
+    return torch.stack([scores[(rows, *place)] for place in places], dim=1)

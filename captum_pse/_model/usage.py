@@ -1,0 +1,15 @@
+"""Captum's usage log, for methods that keep their type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from captum.log import log_usage as captum_log_usage
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def log_usage() -> Callable[[Method], Method]:
+    """``captum.log.log_usage()``: sets ``__wrapped__``, which NoiseTunnel needs."""
+    return cast("Callable[[Method], Method]", captum_log_usage())

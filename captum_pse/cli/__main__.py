@@ -1,0 +1,7 @@
+"""Runs the command line: ``python -m captum_pse.cli``."""
+
+import sys
+
+from captum_pse.cli.commands import main
+
+sys.exit(main())

@@ -1,0 +1,293 @@
+"""Any attribution method of Captum on both sides of a pair, for both labels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from captum.attr import Attribution
+from torch import Tensor
+
+from captum_pse._model.forward import forward_args
+from captum_pse._model.targets import Label
+from captum_pse._model.usage import log_usage
+from captum_pse.groups.groups import Groups
+from captum_pse.pairs.scored import ScoredPair, Sides, score_pair
+from captum_pse.regions.result import (
+    CLASS_MAPS,
+    DIFFERENCES,
+    RegionComponent,
+    RegionDecomposition,
+    check_region_component,
+)
+
+
+class PairedAttribution(Attribution):
+    r"""Promotion and suppression by any attribution method of Captum.
+
+    ``F(x, c)`` is what the method attributes on x to the score of class c. The pair
+    ``x0``, ``x' = x0 + delta`` with true label ``t0`` and attack label ``t`` has four
+    attributions, and, as for :class:`captum_pse.AdversarialCAM`,
+
+    .. math::
+        \text{promotion} = F(x', t) - F(x_0, t), \qquad
+        \text{suppression} = F(x_0, t_0) - F(x', t_0).
+
+    A method that explains the difference to a baseline (``IntegratedGradients``,
+    ``DeepLift``, ``Occlusion``) takes the same one, ``reference``, in all four. That is
+    another question than ``method.attribute(x', baselines=x0)``, which explains the
+    step from ``x0`` to ``x'`` itself. A method that draws random numbers draws the same
+    ones in all four (on a GPU, seed it yourself).
+
+    Args:
+        method (Attribution): Any method that explains the score of a class: by
+            gradients, by perturbation, at a layer, or ``NoiseTunnel`` around one.
+
+    Raises:
+        TypeError: ``method`` is no such object.
+
+    Examples::
+
+        >>> from captum.attr import IntegratedGradients
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> method = PairedAttribution(IntegratedGradients(load_model()))
+        >>> pair = make_pairs(2)
+        >>> promotion = method.attribute(*pair, n_steps=10)
+        >>> promotion.shape
+        torch.Size([2, 3, 64, 64])
+        >>> result = method.decompose(*pair, n_steps=10)
+        >>> torch.equal(promotion, result.adversarial_attack - result.natural_attack)
+        True
+    """
+
+    def __init__(self, method: Attribution) -> None:
+        if not isinstance(method, Attribution):
+            raise TypeError(
+                f"method: got {type(method).__name__}, want an attribution object, "
+                "such as captum.attr.Saliency(model)"
+            )
+        parameters = inspect.signature(method.attribute).parameters
+        self._takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+        self._parameters = parameters
+        if not self._takes("target"):
+            raise TypeError(
+                f"method: got {type(method).__name__}, which takes no target; want a "
+                "method that explains the score of a class"
+            )
+        super().__init__(method.forward_func)
+        self.method = method
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """What the method itself says."""
+        return bool(self.method.multiplies_by_inputs)
+
+    def get_name(self) -> str:
+        """The method's own name after ``"Paired "``."""
+        return f"Paired {self.method.get_name()}"
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        component: RegionComponent = "promotion",
+        reference: Any = None,
+        additional_forward_args: Any = None,
+        **options: Any,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""One attribution of the pair, or the difference of two.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
+                ``(N, ...)``, floating point.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
+                shape, dtype and device; or one natural example, ``(1, ...)``, for all.
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
+                for :class:`captum_pse.PromotionSuppression`. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise. Default: None
+            component (str, optional): As for
+                :meth:`captum_pse.AdversarialCAM.attribute`. Default: ``"promotion"``
+            reference (Tensor, tuple, int or float, optional): What the method gets as
+                its own ``baselines``, for both sides. None means the method's default,
+                for most of them 0. Default: None
+            additional_forward_args (Any, optional): Passed to the model after the
+                inputs. Default: None
+            **options: Passed to the method's ``attribute``, such as ``n_steps``,
+                ``sliding_window_shapes`` or ``feature_mask``.
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
+                As the method returns them: of the inputs' shape, or the layer's.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit, or the method takes no
+                baselines although there is a reference, or needs one.
+
+        Warns:
+            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
+                ``baselines``.
+        """
+        check_region_component(component)
+        names = DIFFERENCES.get(component, (component,))
+        explained = self._explain(
+            names, inputs, baselines, target, true_target,
+            reference, additional_forward_args, options,
+        )  # fmt: skip
+        first, *less = (explained.maps[name] for name in names)
+        values = first if not less else tuple(map(torch.sub, first, *less))
+        return values if explained.is_tuple else values[0]
+
+    def decompose(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        reference: Any = None,
+        additional_forward_args: Any = None,
+        **options: Any,
+    ) -> RegionDecomposition | tuple[RegionDecomposition, ...]:
+        """All four attributions at once, with the scores.
+
+        Args and Raises: as :meth:`attribute`.
+
+        Returns:
+            :class:`captum_pse.RegionDecomposition`, or a tuple of them where the method
+            returns a tuple: one for each input.
+
+        Examples::
+
+            >>> from captum.attr import Saliency
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = PairedAttribution(Saliency(load_model()))
+            >>> method.decompose(*make_pairs(2))
+            RegionDecomposition((2, 3, 64, 64) of 'Saliency')
+        """
+        found = self._explain(
+            CLASS_MAPS, inputs, baselines, target, true_target,
+            reference, additional_forward_args, options,
+        )  # fmt: skip
+        n_parts = len(found.maps[CLASS_MAPS[0]])
+        results = []
+        for i in range(n_parts):
+            # Each input's own part, unless the parts are a layer's.
+            own = slice(i, i + 1) if n_parts == len(found.pair.inputs) else slice(None)
+            maps = {name: parts[i] for name, parts in found.maps.items()}
+            results.append(
+                RegionDecomposition(
+                    replace(
+                        found.pair,
+                        inputs=found.pair.inputs[own],
+                        baselines=found.pair.baselines[own],
+                    ),
+                    self.method.get_name(),
+                    natural_true=maps["natural_true"],
+                    adversarial_true=maps["adversarial_true"],
+                    natural_attack=maps["natural_attack"],
+                    adversarial_attack=maps["adversarial_attack"],
+                )
+            )
+        return tuple(results) if found.is_tuple else results[0]
+
+    @torch.inference_mode(False)
+    def _explain(
+        self,
+        names: Iterable[str],
+        inputs: Any,
+        baselines: Any,
+        target: Label | None,
+        true_target: Label | None,
+        reference: Any,
+        additional_forward_args: Any,
+        options: Mapping[str, Any],
+    ) -> _Explained:
+        """The maps of those names."""
+        options = self._options(reference, options)
+        if additional_forward_args is not None:
+            options["additional_forward_args"] = additional_forward_args
+        sides = Sides.of(inputs, baselines)
+        # Raises: Captum's own errors about masks are obscure.
+        Groups.of(options.get("feature_mask"), sides.inputs)
+        args = forward_args(additional_forward_args)
+        pair = score_pair(self.forward_func, sides, target, true_target, args)
+        maps, is_tuple = {}, False
+        states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+        for name in names:
+            # The same random numbers for all, so that differences are not of those.
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            side, label = name.split("_")
+            maps[name], is_tuple = self._attributions(
+                pair.baselines if side == "natural" else pair.inputs,
+                pair.labels.true_target if label == "true" else pair.labels.target,
+                isinstance(inputs, tuple),
+                options,
+            )
+        return _Explained(pair, maps, is_tuple)
+
+    def _attributions(
+        self,
+        xs: tuple[Tensor, ...],
+        index: Tensor,
+        as_tuple: bool,
+        options: Mapping[str, Any],
+    ) -> tuple[tuple[Tensor, ...], bool]:
+        """What the method attributes, as a tuple, and whether it returned one."""
+        # Copies, since some methods mark their inputs as needing gradients; they warn
+        # where they do so themselves.
+        copies = tuple(x.detach().clone().requires_grad_() for x in xs)
+        labels = index[:, 0] if index.shape[1] == 1 else [*map(tuple, index.tolist())]
+        with torch.enable_grad():
+            returned = self.method.attribute(
+                copies if as_tuple else copies[0], target=labels, **options
+            )
+        parts = returned if isinstance(returned, tuple) else (returned,)
+        for part in parts:
+            if not isinstance(part, Tensor) or len(part) != len(xs[0]):
+                got = tuple(part.shape) if isinstance(part, Tensor) else type(part)
+                raise ValueError(
+                    f"method: {self.method.get_name()} returned {got}, want tensors "
+                    f"with one attribution for each of {len(xs[0])} examples"
+                )
+        return tuple(part.detach() for part in parts), isinstance(returned, tuple)
+
+    def _options(self, reference: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the method besides inputs and target."""
+        if options.get("return_convergence_delta"):
+            raise ValueError(
+                "return_convergence_delta: want False; call the method itself for it"
+            )
+        if reference is not None:
+            if not self._takes("baselines"):
+                raise ValueError(
+                    f"reference: {self.method.get_name()} takes no baselines, want None"
+                )
+            return {**options, "baselines": reference}
+        wanted = self._parameters.get("baselines")
+        if wanted is not None and wanted.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"reference: got None, but {self.method.get_name()} needs baselines; "
+                "want what it is to compare both sides with"
+            )
+        return dict(options)
+
+    def _takes(self, name: str) -> bool:
+        """Whether the method's ``attribute`` takes that argument."""
+        return name in self._parameters or self._takes_all
+
+
+class _Explained(NamedTuple):
+    pair: ScoredPair
+    maps: dict[str, tuple[Tensor, ...]]
+    is_tuple: bool

@@ -1,0 +1,169 @@
+"""Several methods side by side on one pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_pse._drawing.figure import Figure
+from captum_pse._drawing.images import Array, display_pair, positive, to_numpy
+from captum_pse._drawing.panels import bare, draw_map, existing, headline
+from captum_pse._io.text import printable
+from captum_pse.comparison.agreement import TOP, agreement
+from captum_pse.groups.groups import Groups
+from captum_pse.pixels.maps import mean_over_channels
+from captum_pse.pixels.result import PixelDecomposition
+from captum_pse.regions.result import RegionDecomposition
+
+Result = PixelDecomposition | RegionDecomposition
+# As in the other figures, what promotes is orange and what suppresses is purple.
+_COMPONENTS = (("promotion", "PuOr_r"), ("suppression", "PuOr"))
+
+
+def plot_methods(
+    results: Mapping[str, Result],
+    example: int = 0,
+    *,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    feature_mask: Tensor | None = None,
+    top: int = TOP,
+) -> Figure:
+    """Promotion and suppression of one pair, by several methods side by side.
+
+    A column a method. Its two maps share one scale, symmetric about 0, in the method's
+    own units; it spans 99.5 % of the pixels, and arrows say that some go beyond.
+    Attributions are summed over channels. Above each map stands how far the method
+    agrees with the first one on the groups of ``feature_mask``: Spearman's rho, and the
+    share of the strongest groups that both have; see :func:`captum_pse.agreement`.
+
+    Args:
+        results (mapping): By the name of the method, of the same pairs: from
+            ``decompose`` of :class:`captum_pse.PromotionSuppression`,
+            :class:`captum_pse.AdversarialCAM` or :class:`captum_pse.PairedAttribution`.
+        example (int, optional): Which example. Default: 0
+        class_names (sequence of str, optional): Names of the classes. Default: None
+        title (str, optional): Put before the description of the example. Default: None
+        feature_mask (Tensor, optional): The groups to compare on; None takes those of
+            the first result that has groups, or else the default ones. Default: None
+        top (int, optional): How many groups to compare by overlap. Default: 20
+
+    Returns:
+        *Figure*: The pair in the first column, then promotion above suppression for
+        each method.
+
+    Raises:
+        ValueError: No result, one that is not of images, or of other pairs.
+        IndexError: There is no such example.
+
+    Examples::
+
+        >>> from captum.attr import Saliency
+        >>> from captum_pse import PairedAttribution, PromotionSuppression
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pair = load_model(), make_pairs(1)
+        >>> figure = plot_methods({
+        ...     "PSE": PromotionSuppression(model).decompose(*pair),
+        ...     "Saliency": PairedAttribution(Saliency(model)).decompose(*pair),
+        ... })
+        >>> [ax.get_title().splitlines()[:2] for ax in figure.axes[1:3]]
+        [['PSE', 'promotion'], ['Saliency', 'promotion']]
+        >>> figure.axes[2].get_title().splitlines()[2].startswith("rho")
+        True
+    """
+    if not results:
+        raise ValueError("results: got none, want at least one")
+    (first_name, first), *others = results.items()
+    existing(len(first), example)
+    natural, adversarial, note = display_pair(first, example)
+    for name, other in others:
+        if not _same_pairs(first, other):
+            raise ValueError(
+                f"results: {first_name} and {name} are not of the same pairs"
+            )
+    figure = Figure(figsize=(2.6 + 2.9 * len(results), 6.2), layout="constrained")
+    axes = figure.subplots(2, 1 + len(results), squeeze=False)
+    for ax, image, name in (
+        (axes[0, 0], adversarial, "adversarial"),
+        (axes[1, 0], natural, "natural"),
+    ):
+        ax.imshow(image, interpolation="nearest")
+        bare(ax, name + note)
+    agreed = _agreed(results, example, feature_mask, top) if others else {}
+    for column, (name, result) in enumerate(results.items(), start=1):
+        maps = [_map(result, component, example) for component, _ in _COMPONENTS]
+        sizes = np.abs(np.stack(maps))
+        spread = float(np.nanquantile(sizes, 0.995))
+        reach = positive(spread, float(np.nanmax(sizes)))
+        for ax, values, (component, cmap) in zip(
+            axes[:, column], maps, _COMPONENTS, strict=True
+        ):
+            text = f"{printable(name)}\n{component}"
+            if name != first_name:
+                text += "\n" + agreed[component, name]
+            draw_map(ax, values, text, "", cmap, -reach, reach)
+    headed = headline(first.labels, example, class_names, title)
+    if others:
+        headed += f"\nagreement is with {printable(first_name)}, over groups of pixels"
+    figure.suptitle(headed, fontsize=11, parse_math=False)
+    return figure
+
+
+def _same_pairs(a: Result, b: Result) -> bool:
+    return torch.equal(a.inputs[0], b.inputs[0]) and all(
+        torch.equal(getattr(a.labels, name), getattr(b.labels, name))
+        for name in ("target", "true_target")
+    )
+
+
+def _map(result: Result, component: str, example: int) -> Array:
+    if isinstance(result, PixelDecomposition):
+        return to_numpy(mean_over_channels(result, getattr(result, component), example))
+    return to_numpy(result.on_inputs(component)[example, 0])  # type: ignore[arg-type]
+
+
+def _attribution(result: Result, component: str) -> Tensor:
+    """Of the input's shape, or with one channel."""
+    if isinstance(result, PixelDecomposition):
+        return result.groups.spread(getattr(result, component), result.inputs)[0]
+    whole = result.attribution(component)  # type: ignore[arg-type]
+    if whole.shape == result.inputs[0].shape:
+        return whole
+    return result.on_inputs(component)  # type: ignore[arg-type]
+
+
+def _agreed(
+    results: Mapping[str, Result],
+    example: int,
+    feature_mask: Tensor | None,
+    top: int,
+) -> dict[tuple[str, str], str]:
+    """What to say of how each method agrees with the first, by component and name."""
+    inputs = next(iter(results.values())).inputs
+    known = [r.groups for r in results.values() if isinstance(r, PixelDecomposition)]
+    groups = next((g for g in known if len(g) > 1), None)
+    if feature_mask is not None or groups is None:
+        groups = Groups.of(feature_mask, inputs)
+    mask = groups.index[0]
+    mask = mask if len(mask) == 1 else mask[example : example + 1]
+    said = {}
+    for component, _ in _COMPONENTS:
+        attributions = {
+            name: _attribution(result, component)[example : example + 1]
+            for name, result in results.items()
+        }
+        shape = inputs[0][:1].shape
+        alike = agreement(
+            {name: values.expand(shape) for name, values in attributions.items()},
+            feature_mask=mask,
+            top=top,
+        )
+        for name, rho, overlap in zip(
+            results, alike.rank_correlation[0, 0], alike.overlap[0, 0], strict=True
+        ):
+            number = "undefined" if rho.isnan() else f"{rho:.2f}"
+            said[component, name] = f"rho {number}, top {top} shared {overlap:.0%}"
+    return said

@@ -1,0 +1,155 @@
+"""The groups of features that a Captum feature mask defines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_pse._io.saved import number, numbered
+from captum_pse.groups.masks import default_feature_mask
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups that a tuple of feature masks defines, numbered without gaps.
+
+    Attributes:
+        ids (Tensor): int64 ``(n_groups,)``: the caller's id of each group, ascending.
+        index (tuple[Tensor, ...]): One int64 tensor for each input, with as many
+            dimensions as the input and broadcastable to it: the number of the group
+            that a feature is in, 0 to ``n_groups - 1``, or -1 for none.
+    """
+
+    ids: Tensor
+    index: tuple[Tensor, ...]
+
+    @classmethod
+    def of(
+        cls,
+        feature_mask: Tensor | tuple[Tensor, ...] | None,
+        inputs: tuple[Tensor, ...],
+    ) -> Groups:
+        """The groups of Captum's ``feature_mask`` on ``inputs``.
+
+        Features with the same id are in one group, also across inputs. A negative id
+        puts a feature in no group.
+
+        Raises:
+            TypeError: A mask is not a tensor of integers.
+            ValueError: A mask for each input is wanted; a mask does not broadcast to
+                its input; no feature is in any group.
+        """
+        if feature_mask is None:
+            feature_mask = default_feature_mask(inputs)
+        masks = feature_mask if isinstance(feature_mask, tuple) else (feature_mask,)
+        if len(masks) != len(inputs):
+            raise ValueError(
+                f"feature_mask: got {len(masks)} mask(s), want one for each of the "
+                f"{len(inputs)} inputs"
+            )
+        masks = tuple(_checked(mask, x) for mask, x in zip(masks, inputs, strict=True))
+        ids = torch.unique(torch.cat([mask.flatten() for mask in masks]))
+        ids = ids[ids >= 0]
+        if len(ids) == 0:
+            raise ValueError(
+                "feature_mask: got only negative ids, which put every feature in no "
+                "group; want at least one id of 0 or more"
+            )
+        index = tuple(
+            torch.where(mask < 0, -1, torch.searchsorted(ids, mask)) for mask in masks
+        )
+        return cls(ids, index)
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Groups:
+        """The inverse of :meth:`tensors`."""
+        return cls(tensors["groups.ids"], numbered(tensors, "groups.index"))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, for a saved result."""
+        return {"groups.ids": self.ids, **number("groups.index", self.index)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sizes(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """How many features each group has in each example, int64 ``(N, n_groups)``."""
+        n = len(inputs[0])
+        counts = self.ids.new_zeros(n, len(self) + 1)
+        for index, x in zip(self.index, inputs, strict=True):
+            slots = self._slots(index, n)
+            repeats = x[0].numel() // index[0].numel()
+            counts.scatter_add_(1, slots, torch.full_like(slots, repeats))
+        return counts[:, : len(self)]
+
+    def spread(self, values: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gives every feature the value of its group.
+
+        Args:
+            values (Tensor): Shape ``(N, n_groups)``.
+            inputs (tuple[Tensor, ...]): For the shapes and dtypes wanted.
+
+        Returns:
+            *tuple[Tensor, ...]*: Of the inputs' shapes and dtypes; 0 in no group.
+        """
+        padded = torch.nn.functional.pad(values, (0, 1))
+        return tuple(
+            padded.gather(1, self._slots(index, len(x)))
+            .reshape(len(x), *index.shape[1:])
+            .to(x.dtype)
+            .expand(x.shape)
+            .contiguous()
+            for index, x in zip(self.index, inputs, strict=True)
+        )
+
+    def means(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        """The mean of ``values`` over each group's features; as :meth:`sums`."""
+        return self.sums(values, inputs) / self.sizes(inputs).clamp(min=1)
+
+    def sums(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        """The sum of ``values``, of the inputs' shapes, over each group's features.
+
+        Returns:
+            *Tensor*: ``(N, n_groups)``, at least single precision; 0 for a group
+            that an example lacks.
+        """
+        n = len(inputs[0])
+        exact = torch.promote_types(values[0].dtype, torch.float32)
+        sums = torch.zeros(n, len(self) + 1, dtype=exact, device=inputs[0].device)
+        for index, x, value in zip(self.index, inputs, values, strict=True):
+            slots = self._slots(index.expand(len(index), *x.shape[1:]), n)
+            sums.scatter_add_(1, slots, value.to(exact).flatten(1))
+        return sums[:, : len(self)]
+
+    def _slots(self, index: Tensor, n: int) -> Tensor:
+        """``index``, flat, for n examples; no group is the slot past the last."""
+        flat = index.flatten(1)
+        return torch.where(flat < 0, len(self), flat).expand(n, -1)
+
+
+def fits(values: Tensor, x: Tensor) -> bool:
+    """Whether ``values`` has as many dimensions as ``x`` and broadcasts to it."""
+    return values.dim() == x.dim() and all(
+        v in (1, n) for v, n in zip(values.shape, x.shape, strict=True)
+    )
+
+
+def _checked(mask: Tensor, x: Tensor) -> Tensor:
+    """The mask as int64 on the input's device, with as many dimensions as the input."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(
+            f"feature_mask: got {type(mask).__name__}, want a tensor of integers"
+        )
+    if mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool:
+        raise TypeError(f"feature_mask: got {mask.dtype}, want a tensor of integers")
+    mask = mask.detach().to(x.device, torch.int64).contiguous()
+    mask = mask.reshape((1,) * (x.dim() - mask.dim()) + tuple(mask.shape))
+    if not fits(mask, x):
+        raise ValueError(
+            f"feature_mask: got shape {tuple(mask.shape)}, want one that broadcasts to "
+            f"the input's {tuple(x.shape)}"
+        )
+    return mask

@@ -1,0 +1,235 @@
+"""How little of a perturbation is enough: keeping it on some groups only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from captum_pse.groups.groups import Groups
+from captum_pse.pairs.labels import records
+from captum_pse.pairs.scored import PairResult, ScoredPair
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FRACTIONS = tuple(k / 10 for k in range(11))
+
+#: See :meth:`Refinement.table`.
+Curve: TypeAlias = list[dict[str, float]]
+
+_NORMS = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Refinement(PairResult):
+    """N attacks whose perturbation was kept on part of the groups only.
+
+    Made by :func:`refine`. F is the number of fractions.
+
+    Attributes:
+        pair (ScoredPair): The pair, its labels and scores; also as ``inputs``,
+            ``baselines`` and ``labels``.
+        groups (Groups): The groups.
+        ranks (Tensor): int64 ``(N, n_groups)``: a group's place in the order in which
+            groups are kept, 0 first; those that an example lacks come last.
+        fractions (tuple[float, ...]): Which part of an example's groups is kept.
+        reaches (Tensor): bool ``(F, N)``: the model still says ``t``.
+        leaves (Tensor): bool ``(F, N)``: the model still does not say ``t0``.
+        norms (dict[str, Tensor]): ``(F, N)`` each: ``L0`` (changed features), ``L1``,
+            ``L2`` and ``Linf`` of what is left of the perturbation.
+        smallest_fraction (Tensor): float64 ``(N,)`` in [0, 1]: a fraction at which the
+            attack still reaches ``t``, and with one group less does not, found by
+            bisection; 0 where the model predicts ``t`` on ``x0`` too; NaN where even
+            the whole attack does not reach it.
+
+    Examples::
+
+        >>> from captum_pse import PromotionSuppression, refine
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model, pair = load_model(), make_pairs(2)
+        >>> effect = PromotionSuppression(model).attribute(*pair)
+        >>> refinement = refine(model, *pair, scores=effect, fractions=[0, 0.5, 1])
+        >>> [row["reaches"] for row in refinement.table()]
+        [0.0, 1.0, 1.0]
+        >>> bool((refinement.smallest_fraction < 0.5).all())
+        True
+        >>> (half,) = refinement.at(0.5)
+        >>> bool((model(half).argmax(dim=1) == pair.attack_label).all())
+        True
+    """
+
+    groups: Groups
+    ranks: Tensor
+    fractions: tuple[float, ...]
+    reaches: Tensor
+    leaves: Tensor
+    norms: dict[str, Tensor]
+    smallest_fraction: Tensor
+
+    def __repr__(self) -> str:
+        return f"Refinement({len(self)} pair(s), {len(self.fractions)} fractions)"
+
+    def keeps(self, fraction: float) -> Tensor:
+        """Which groups are kept at any fraction in [0, 1], bool ``(N, n_groups)``.
+
+        Raises:
+            ValueError: ``fraction`` is out of range.
+        """
+        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
+        return self.ranks < counts
+
+    def at(self, fraction: float) -> tuple[Tensor, ...]:
+        """The refined inputs at any fraction.
+
+        Args:
+            fraction (float): Which part of an example's groups keeps ``x'``, in [0, 1].
+
+        Returns:
+            *tuple[Tensor, ...]*: Of the inputs' shapes; ``x0`` everywhere else. A tuple
+            of one for one input, too.
+
+        Raises:
+            ValueError: ``fraction`` is out of range.
+        """
+        return _kept(self.inputs, self.baselines, self.groups, self.keeps(fraction))
+
+    def table(self) -> Curve:
+        """One record for each fraction, over all examples.
+
+        Returns:
+            *list[dict]*: ``fraction``; ``reaches`` and ``leaves``, the shares in [0, 1]
+            of attacks that still reach ``t`` and still leave ``t0``; and the mean norms
+            ``L0``, ``L1``, ``L2`` and ``Linf`` of what is left of the perturbation, in
+            input units (``L0``: in features).
+        """
+        return [
+            {
+                "fraction": fraction,
+                "reaches": float(self.reaches[i].float().mean()),
+                "leaves": float(self.leaves[i].float().mean()),
+                **{name: float(norm[i].mean()) for name, norm in self.norms.items()},
+            }
+            for i, fraction in enumerate(self.fractions)
+        ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One record for each example: labels, what the model says, how far the scores
+        moved, and the smallest fraction of groups that is enough.
+
+        Returns:
+            *list[dict]*: ``example``, the columns of
+            :meth:`~captum_pse.pairs.labels.PairLabels.columns`, and
+            ``smallest_fraction``.
+        """
+        return records(
+            {**self.labels.columns(), "smallest_fraction": self.smallest_fraction}
+        )
+
+    def plot(self, **options: Any) -> Figure:
+        """The curve as a figure; see
+        :func:`captum_pse.visualization.plot_refinements` for several in one.
+
+        Args:
+            **options: Passed to that function.
+        """
+        from captum_pse.pixels.figure import plot_refinements
+
+        return plot_refinements({"": self}, **options)
+
+    _FORMAT = "captum_pse.Refinement/1"
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = self.pair.tensors() | self.groups.tensors()
+        for name in ("ranks", "reaches", "leaves"):
+            tensors[name] = getattr(self, name)
+        tensors["smallest"] = self.smallest_fraction
+        tensors |= {f"norms.{name}": norm for name, norm in self.norms.items()}
+        return tensors, {"fractions": self.fractions, "is_tuple": self.pair.is_tuple}
+
+    @classmethod
+    def _of_contents(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> Refinement:
+        return cls(
+            ScoredPair.of_saved(tensors, settings),
+            Groups.of_tensors(tensors),
+            ranks=tensors["ranks"],
+            fractions=tuple(settings["fractions"]),
+            reaches=tensors["reaches"],
+            leaves=tensors["leaves"],
+            norms={name: tensors[f"norms.{name}"] for name in _NORMS},
+            smallest_fraction=tensors["smallest"],
+        )
+
+
+def join(refinements: Sequence[Refinement]) -> Refinement:
+    """One refinement of the pairs of several, with the same groups and fractions.
+
+    Raises:
+        ValueError: None, or not of the same ones: all examples must share the groups.
+    """
+    if not refinements:
+        raise ValueError("refinements: got none, want at least one")
+    first = refinements[0]
+    if any(len(index) > 1 for index in first.groups.index):
+        raise ValueError(
+            "refinements: got groups of each example's own, want shared ones"
+        )
+    for other in refinements[1:]:
+        same = torch.equal(other.groups.ids, first.groups.ids) and all(
+            torch.equal(a, b)
+            for a, b in zip(other.groups.index, first.groups.index, strict=True)
+        )
+        if not same or other.fractions != first.fractions:
+            raise ValueError("refinements: want the same groups and fractions in all")
+
+    def joined(values: Iterable[Tensor], dim: int = 0) -> Tensor:
+        return torch.cat(list(values), dim=dim)
+
+    return Refinement(
+        ScoredPair.join([r.pair for r in refinements]),
+        first.groups,
+        ranks=joined(r.ranks for r in refinements),
+        fractions=first.fractions,
+        reaches=joined((r.reaches for r in refinements), dim=1),
+        leaves=joined((r.leaves for r in refinements), dim=1),
+        norms={
+            name: joined((r.norms[name] for r in refinements), dim=1)
+            for name in first.norms
+        },
+        smallest_fraction=joined(r.smallest_fraction for r in refinements),
+    )
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The curve of all pairs, from those of one pair each, at the same fractions."""
+    return [
+        {key: sum(point[key] for point in points) / len(points) for key in points[0]}
+        for points in zip(*curves, strict=True)
+    ]
+
+
+def _checked_fraction(fraction: float) -> float:
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fractions: got {fraction}, want 0 to 1")
+    return float(fraction)
+
+
+def _counts(sizes: Tensor, fraction: float) -> Tensor:
+    """How many groups of each example are kept, ``(N, 1)``."""
+    n_groups = (sizes > 0).sum(dim=1, keepdim=True).double()
+    # 0.3 of 10 groups is 3, whatever floating-point numbers say.
+    return (n_groups * fraction - 1e-9).ceil().long()
+
+
+def _kept(
+    xs: tuple[Tensor, ...], x0s: tuple[Tensor, ...], groups: Groups, keep: Tensor
+) -> tuple[Tensor, ...]:
+    masks = groups.spread(keep.float(), xs)
+    return tuple(
+        torch.where(mask > 0, x, x0) for mask, x, x0 in zip(masks, xs, x0s, strict=True)
+    )

@@ -1,0 +1,375 @@
+"""Which regions of an image an adversarial perturbation works through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args, overload
+
+import torch
+from captum.attr import LayerAttribution
+from torch import Tensor, nn
+
+from captum_pse._model.forward import ForwardFunc
+from captum_pse._model.layers import Layer, find_layers, layer_names
+from captum_pse._model.positions import Positions
+from captum_pse._model.targets import Label
+from captum_pse._model.usage import log_usage
+from captum_pse.pairs.labels import PairLabels
+from captum_pse.pairs.scored import pass_pair
+from captum_pse.regions import class_maps as _class_maps
+from captum_pse.regions.result import (
+    RegionComponent,
+    RegionDecomposition,
+    check_region_component,
+    interpolate,
+)
+
+CAMMethod: TypeAlias = Literal["cam", "gradcam", "gradcam++"]
+CAM_METHODS: tuple[str, ...] = get_args(CAMMethod)
+
+
+#: A map, or one for each of several layers.
+Maps = TypeVar("Maps", Tensor, list[Tensor])
+#: A result, or one for each of several layers.
+Results = TypeVar("Results", RegionDecomposition, list[RegionDecomposition])
+
+
+class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
+    r"""Promotion and suppression of image regions, by class activation maps.
+
+    ``F(x, c)`` is the class activation map of class c on x at a layer with activations
+    ``A`` of K units. The pair ``x0``, ``x' = x0 + delta`` with true label ``t0`` and
+    attack label ``t`` has four maps, and
+
+    .. math::
+        \text{promotion} = F(x', t) - F(x_0, t), \qquad
+        \text{suppression} = F(x_0, t_0) - F(x', t_0).
+
+    ``F = max(sum_k w_k A_k, 0)``, where the weights ``w_k`` are, by ``method``,
+
+    - ``"cam"`` (Zhou et al. 2016): the row of class c of a linear head that follows a
+      global average pool of the layer. Needs no gradient.
+    - ``"gradcam"`` (Selvaraju et al. 2017): the mean over positions of the gradient of
+      the score of c by ``A_k``.
+    - ``"gradcam++"`` (Chattopadhay et al. 2018): ``sum_ij alpha_ij max(g_ij, 0)``, with
+      g the gradient of the score of c by ``A_k`` and ``alpha_ij = g_ij^2 / (2 g_ij^2 +
+      g_ij^3 sum(A_k))``, 0/0 = 0: equation 19 there, for a score that is piecewise
+      linear in ``A``, without the factor that all units share.
+
+    One pass over ``x0`` and ``x'`` together, and two gradients at the layer, give all
+    four. The model is left as it is; gradients need neither the caller's grad mode nor
+    trainable parameters. Several threads can use one model at a time.
+
+    Sources: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057; of the maps, Zhou et al., "Learning Deep Features
+    for Discriminative Localization", CVPR 2016; Selvaraju et al., "Grad-CAM", ICCV
+    2017; Chattopadhay et al., "Grad-CAM++", WACV 2018.
+
+    Args:
+        forward_func (Callable): The model, in evaluation mode, or a function around it
+            that returns the scores of its classes, ``(N, C)`` or ``(N, C, ...)``.
+        layer (nn.Module, str, or a sequence of them): Where to look: a layer with
+            output ``(N, K, ...)`` of one to three spatial dimensions, or of tokens. For
+            several layers, everything is a list with an element for each.
+        method (str, optional): ``"cam"``, ``"gradcam"`` or ``"gradcam++"``.
+            Default: ``"gradcam"``
+        relu (bool, optional): Whether only evidence for a class counts, as in the
+            papers. Default: True
+        interpolate (bool, optional): Whether maps have the spatial size of the (first)
+            input, bilinearly, rather than that of the layer. Default: True
+        channel_dim (int, optional): Which dimension of the layer's output counts the
+            units; -1 for transformers. Default: 1
+        grid (sequence of int, optional): The spatial size of the positions, where the
+            output holds them as tokens, in reading order: ``(14, 14)`` for a vision
+            transformer with 196 patches. None takes the other dimensions as they are.
+            Default: None
+        num_prefix_tokens (int, optional): How many tokens before the grid are no part
+            of it: 1 for a class token. Default: 0
+        head (nn.Linear, optional): For ``"cam"``, the linear head; None takes the
+            model's last linear layer with K inputs. Default: None
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+
+    Examples::
+
+        >>> from captum_pse.demo import load_model, make_pairs
+        >>> model = load_model()
+        >>> method = AdversarialCAM(model, "features.conv5")
+        >>> pair = make_pairs(2)
+        >>> suppression = method.attribute(*pair, component="suppression")
+        >>> suppression.shape
+        torch.Size([2, 1, 64, 64])
+        >>> before = method.attribute(*pair, component="natural_true")
+        >>> after = method.attribute(*pair, component="adversarial_true")
+        >>> torch.equal(suppression, before - after)
+        True
+    """
+
+    @overload
+    def __init__(
+        self: AdversarialCAM[Tensor, RegionDecomposition],
+        forward_func: ForwardFunc,
+        layer: Layer,
+        method: CAMMethod = ...,
+        *,
+        relu: bool = ...,
+        interpolate: bool = ...,
+        channel_dim: int = ...,
+        grid: Sequence[int] | None = ...,
+        num_prefix_tokens: int = ...,
+        head: nn.Linear | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: AdversarialCAM[list[Tensor], list[RegionDecomposition]],
+        forward_func: ForwardFunc,
+        layer: Sequence[Layer],
+        method: CAMMethod = ...,
+        *,
+        relu: bool = ...,
+        interpolate: bool = ...,
+        channel_dim: int = ...,
+        grid: Sequence[int] | None = ...,
+        num_prefix_tokens: int = ...,
+        head: nn.Linear | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        method: CAMMethod = "gradcam",
+        *,
+        relu: bool = True,
+        interpolate: bool = True,
+        channel_dim: int = 1,
+        grid: Sequence[int] | None = None,
+        num_prefix_tokens: int = 0,
+        head: nn.Linear | None = None,
+    ) -> None:
+        if method not in CAM_METHODS:
+            raise ValueError(
+                f"method: got {method!r}, want one of {', '.join(CAM_METHODS)}"
+            )
+        self._layers, self._several = find_layers(forward_func, layer)
+        super().__init__(
+            forward_func, self._layers if self._several else self._layers[0]
+        )
+        self._names = layer_names(forward_func, self._layers)
+        self.method = method
+        self.relu = relu
+        self.interpolate_maps = interpolate
+        self.positions = Positions.of(channel_dim, grid, num_prefix_tokens)
+        self.head = head
+
+    def get_name(self) -> str:
+        """What Captum calls the method."""
+        return "AdversarialCAM"
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        component: RegionComponent = "promotion",
+        additional_forward_args: Any = None,
+    ) -> Maps:
+        r"""One map of the pair.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
+                ``(N, ...)``, floating point.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
+                shape, dtype and device; or one natural example, ``(1, ...)``, for all.
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
+                for :class:`captum_pse.PromotionSuppression`. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
+                likewise. Default: None
+            component (str, optional): ``"promotion"``, ``"suppression"``,
+                ``"natural_true"`` (F(x0, t0)), ``"adversarial_true"`` (F(x', t0)),
+                ``"natural_attack"`` (F(x0, t)) or ``"adversarial_attack"`` (F(x', t)).
+                Default: ``"promotion"``
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after
+                the inputs, as everywhere in Captum. Default: None
+
+        Returns:
+            *Tensor* or *list[Tensor]* of **attributions**:
+            - **attributions** (*Tensor* or *list[Tensor]*):
+                Shape ``(N, 1, ...)``, in score units; a list where several layers were
+                asked for.
+
+        Raises:
+            TypeError, ValueError: An argument or the layer does not fit; the message
+                says what it was and what is wanted.
+
+        Warns:
+            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
+                ``baselines``.
+        """
+        check_region_component(component)
+        results = self._decompose(
+            inputs, baselines, target, true_target, additional_forward_args
+        )
+        maps = [result.attribution(component) for result in results]
+        return cast("Maps", maps if self._several else maps[0])
+
+    def decompose(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        additional_forward_args: Any = None,
+    ) -> Results:
+        """All maps at once, with the scores.
+
+        Args and Raises: as :meth:`attribute`.
+
+        Returns:
+            :class:`captum_pse.RegionDecomposition`, or a list of them for several
+            layers.
+
+        Examples::
+
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = AdversarialCAM(load_model(), "features.conv5", "cam")
+            >>> result = method.decompose(*make_pairs(2))
+            >>> result
+            RegionDecomposition((2, 1, 64, 64) of 'features.conv5')
+            >>> sorted(result.summary()[0])[-3:]
+            ['suppression_is_lift', 'true_label', 'true_score_loss']
+        """
+        results = self._decompose(
+            inputs, baselines, target, true_target, additional_forward_args
+        )
+        return cast("Results", results if self._several else results[0])
+
+    @torch.inference_mode(False)
+    def _decompose(
+        self,
+        inputs: Any,
+        baselines: Any,
+        target: Label | None,
+        true_target: Label | None,
+        additional_forward_args: Any,
+    ) -> list[RegionDecomposition]:
+        done = pass_pair(
+            self.forward_func,
+            self._layers,
+            inputs,
+            baselines,
+            target,
+            true_target,
+            additional_forward_args,
+            differentiable=self.method != "cam",
+        )
+        x, n, labels = done.pair.inputs[0], len(done.pair), done.pair.labels
+        if self.method == "cam":
+            raw = [self._cam(done.scores, a, labels) for a in done.activations]
+        else:
+            raw = self._by_gradients(done.scores, done.activations, labels)
+        results = []
+        for name, (of_attack, of_true) in zip(self._names, raw, strict=True):
+            maps = [
+                self._finish(m, x)
+                for m in (of_true[:n], of_true[n:], of_attack[:n], of_attack[n:])
+            ]
+            results.append(RegionDecomposition(done.pair, name, *maps))
+        return results
+
+    def _by_gradients(
+        self, scores: Tensor, activations: list[Tensor], labels: PairLabels
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The maps of t and of t0 at each layer, for both sides of the pair."""
+        make = {
+            "gradcam": _class_maps.gradcam,
+            "gradcam++": _class_maps.gradcam_plus_plus,
+        }[self.method]
+        with torch.enable_grad():
+            # Examples do not mix, so that the gradient of the sum is each one's own.
+            both_sides = torch.arange(len(scores) // 2).repeat(2)
+            of_labels = labels.select(scores, both_sides).sum(dim=0).unbind()
+        try:
+            gradients = [
+                torch.autograd.grad(score, activations, retain_graph=keep)
+                for score, keep in zip(of_labels, (True, False), strict=True)
+            ]
+        except RuntimeError as error:
+            raise ValueError(
+                f"layer: the scores cannot be differentiated by {self._names} ({error})"
+            ) from error
+        values = [self._spatial(a.detach()) for a in activations]
+        of_attack, of_true = (
+            [make(a, self._spatial(g)) for a, g in zip(values, side, strict=True)]
+            for side in gradients
+        )
+        return list(zip(of_attack, of_true, strict=True))
+
+    def _cam(
+        self, scores: Tensor, activation: Tensor, labels: PairLabels
+    ) -> tuple[Tensor, Tensor]:
+        activation = self._spatial(activation)
+        head = self._find_head(activation.shape[1])
+        with torch.no_grad():
+            pooled = head(activation.flatten(2).mean(dim=2))
+        slack = 1e-3 * float(scores.abs().max())
+        if pooled.shape != scores.shape or (pooled - scores).abs().max() > slack:
+            raise ValueError(
+                "head: the scores are not those of the layer's global average pool and "
+                f"this head, {head}; want a model that ends so, or another method"
+            )
+        weight = head.weight.detach()
+        of_attack, of_true = (
+            _class_maps.cam(activation, weight[index[:, 0]].repeat(2, 1))
+            for index in (labels.target, labels.true_target)
+        )
+        return of_attack, of_true
+
+    def _find_head(self, n_units: int) -> nn.Linear:
+        if self.head is not None:
+            if self.head.in_features != n_units:
+                raise ValueError(
+                    f"head: got {self.head}, want {n_units} inputs as the layer's units"
+                )
+            return self.head
+        modules = (
+            self.forward_func.modules()
+            if isinstance(self.forward_func, nn.Module)
+            else ()
+        )
+        fitting = [
+            m for m in modules if isinstance(m, nn.Linear) and m.in_features == n_units
+        ]
+        if not fitting:
+            raise ValueError(
+                f"head: the model has no linear layer with {n_units} inputs; give the "
+                "head, or another method than cam"
+            )
+        return fitting[-1]
+
+    def _spatial(self, values: Tensor) -> Tensor:
+        if values.dim() not in (3, 4, 5):
+            raise ValueError(
+                f"layer: got an output of shape {tuple(values.shape)}, want "
+                "(N, K, ...) with one to three spatial dimensions"
+            )
+        return self.positions.maps(values, "the layer")
+
+    def _finish(self, maps: Tensor, x: Tensor) -> Tensor:
+        if self.relu:
+            maps = maps.clamp(min=0)
+        if not self.interpolate_maps:
+            return maps
+        if maps.dim() != x.dim():
+            raise ValueError(
+                f"layer: got maps of shape {tuple(maps.shape)}, which cannot be "
+                f"interpolated to inputs of shape {tuple(x.shape)}; see interpolate "
+                "and grid"
+            )
+        return interpolate(maps, x.shape[2:])

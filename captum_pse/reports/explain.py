@@ -1,0 +1,182 @@
+"""Explains a set of pairs and writes what it finds into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from torch import Tensor, nn
+
+from captum_pse._engine.choice import Engine
+from captum_pse._io.files import atomic_results, plain, write_csv, write_json
+from captum_pse._io.manifest import manifest
+from captum_pse._io.text import file_name
+from captum_pse._model.layers import last_spatial_layer
+from captum_pse.groups.masks import image_mask
+from captum_pse.pairs.pair import AdversarialPair
+from captum_pse.pairs.scored import check_pairs
+from captum_pse.pixels.figure import plot_refinements
+from captum_pse.pixels.promotion_suppression import PromotionSuppression
+from captum_pse.pixels.refine import refine
+from captum_pse.pixels.refinement import Curve, Refinement, mean_curve
+from captum_pse.pixels.result import PixelDecomposition, PixelMethod
+from captum_pse.regions.adversarial_cam import AdversarialCAM
+from captum_pse.regions.result import RegionDecomposition
+from captum_pse.reports.each_pair import each_pair
+from captum_pse.reports.page.levels import REFINEMENT, decomposed_pair, decomposed_set
+from captum_pse.reports.page.page import PairEntry, write_page
+
+Level: TypeAlias = Literal["pixel", "image"]
+LEVELS: tuple[str, ...] = get_args(Level)
+
+#: What is said of one pair; how little of it is enough is asked of pixel groups.
+Explained: TypeAlias = tuple[
+    PixelDecomposition | RegionDecomposition, Refinement | None
+]
+
+
+def explain(
+    model: nn.Module,
+    pairs: AdversarialPair,
+    out: str | Path,
+    *,
+    level: Level = "pixel",
+    cell: int | None = None,
+    method: PixelMethod = "exact",
+    engine: Engine = "auto",
+    layer: str | None = None,
+    batch_size: int = 16,
+    device: str = "cpu",
+    class_names: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    show_progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Explains each pair of images by its pixel groups or its regions.
+
+    Pixel groups are also ranked by their effect, to see on how few of them the attack
+    is enough (:func:`captum_pse.refine`).
+
+    Puts into ``out``, all at once when all is done: ``index.html``, a page to look at
+    all of it; ``figures/*.png``, one a pair; ``summary.json``, with one record a pair
+    and the versions and settings; and, for pixel groups, ``groups.csv``, one row a
+    group, and ``figures/refinement.png``, whose curve ``summary.json`` holds too. They
+    replace those of an earlier run of this level; other files there stay.
+
+    Args:
+        model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
+        pairs (AdversarialPair): Of one image input ``(N, C, H, W)``.
+        out (str or Path): The folder, made where it is missing.
+        level (str, optional): ``"pixel"`` for :class:`captum_pse.PromotionSuppression`,
+            ``"image"`` for :class:`captum_pse.AdversarialCAM`. Default: ``"pixel"``
+        cell (int, optional): Side of the pixel groups in pixels; None takes
+            :func:`captum_pse.default_feature_mask`. Default: None
+        method (str, optional): Of the pixel groups, ``"exact"`` or ``"gradient"``; see
+            :class:`captum_pse.PromotionSuppression`. Default: ``"exact"``
+        engine (str, optional): Of exact pixel groups, ``"auto"``, ``"dense"`` or
+            ``"incremental"``, likewise. Default: ``"auto"``
+        layer (str, optional): Name of the layer of the maps; None takes the last one
+            with a spatial output. Default: None
+        batch_size (int, optional): How many images one pass holds. Default: 16
+        device (str, optional): Where to compute. Default: ``"cpu"``
+        class_names (sequence of str, optional): Names of the classes. Default: None
+        settings (mapping, optional): More to write down in the summary. Default: None
+        show_progress (bool, optional): Whether to show a progress bar. Default: False
+
+    Returns:
+        *list[dict]*: The records of ``summary.json``. A model that does not say the
+        labels is reported there, by ``natural_agrees`` and ``attack_holds``. For pixel
+        groups ``smallest_fraction`` is the fraction of them that is enough, None where
+        even all are not.
+
+    Raises:
+        ValueError: The model does not take the images, a label is not one of its
+            classes, the model has no such layer, or the pairs are not images.
+    """
+    model = model.to(device)
+    first = check_pairs(model, pairs, device)
+    if level == "pixel":
+        mask = image_mask(first[0], cell)
+        explained, chosen = _by_groups(model, mask, method, engine, batch_size)
+        chosen = {"cell": cell, **chosen}
+    elif level == "image":
+        layer = layer or last_spatial_layer(model, first)
+        explained, chosen = _by_regions(model, layer)
+    else:
+        raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
+    chosen = {"level": level, **chosen, "batch_size": batch_size, "device": device}
+    written = manifest(chosen, settings)
+    records: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    entries: list[PairEntry] = []
+    curves: list[Curve] = []
+    with atomic_results(out) as folder:
+        (folder / "figures").mkdir()
+        for i, name, (result, refinement) in each_pair(
+            pairs, explained, device, show_progress
+        ):
+            path = f"figures/{i:03d}-{file_name(name)}.png"
+            drawn = result.plot(class_names=class_names, title=name)
+            drawn.savefig(folder / path, dpi=110)
+            of_pair = {"pair": name, "example": i}
+            if isinstance(result, PixelDecomposition):
+                rows += [{**of_pair, **row, "example": i} for row in result.table()]
+                of_pair["engine"] = result.engine
+            record = {**of_pair, **result.summary()[0], "example": i, "figure": path}
+            if refinement is not None:
+                record["smallest_fraction"] = plain(float(refinement.smallest_fraction))
+                curves.append(refinement.table())
+            records.append(record)
+            entries.append(decomposed_pair(result, record, class_names, refinement))
+        summary: dict[str, Any] = {"manifest": written, "pairs": records}
+        if curves:
+            write_csv(folder / "groups.csv", rows)
+            summary["refinement"] = mean_curve(curves)
+            title = f"{len(pairs)} attacks, kept on the groups with the largest effect"
+            figure = plot_refinements({"": summary["refinement"]}, title=title)
+            figure.savefig(folder / REFINEMENT, dpi=110)
+        write_json(folder / "summary.json", summary)
+        page = decomposed_set(entries, summary, folder)
+        write_page(folder / "index.html", page)
+    return records
+
+
+def _by_groups(
+    model: nn.Module,
+    mask: Tensor,
+    method: PixelMethod,
+    engine: Engine,
+    batch_size: int,
+) -> tuple[Callable[..., Explained], dict[str, Any]]:
+    """What explains a pair by its pixel groups, and its settings."""
+    groups = PromotionSuppression(model, method=method, engine=engine)
+
+    def explained(*pair: Any) -> Explained:
+        result = groups.decompose(
+            *pair, feature_mask=mask, perturbations_per_eval=batch_size
+        )
+        effect = result.attribution("effect")
+        return result, refine(model, result.pair, scores=effect, feature_mask=mask)
+
+    names = ("eps", "threshold", "method", "n_steps")
+    return explained, {name: getattr(groups, name) for name in names}
+
+
+def _by_regions(
+    model: nn.Module, layer: str
+) -> tuple[Callable[..., Explained], dict[str, Any]]:
+    """What explains a pair by its regions, and its settings."""
+    # At the layer's own size, so that the page can tell its cells apart.
+    maps = AdversarialCAM(model, layer, interpolate=False)
+
+    def explained(*pair: Any) -> Explained:
+        result = maps.decompose(*pair)
+        shape = tuple(result.natural_true.shape)
+        if len(shape) != 4:
+            raise ValueError(
+                f"layer: got maps of shape {shape} at {layer}, want (N, 1, H, W), to "
+                "lay over images"
+            )
+        return result, None
+
+    return explained, {"layer": layer, "method": maps.method}

@@ -1,0 +1,108 @@
+"""The maps of a pair as pictures of the page."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from captum_pse._drawing.images import positive, to_numpy
+from captum_pse.pixels.maps import pixel_maps
+from captum_pse.pixels.result import PixelDecomposition
+from captum_pse.regions.result import CLASS_MAPS, RegionDecomposition
+from captum_pse.reports.page.colours import Scale, draw_types
+from captum_pse.reports.page.pictures import Picture, both_sizes, drawn
+from captum_pse.reports.page.tables import type_counts
+
+_TITLES = {
+    "natural_true": "true label on the natural image",
+    "adversarial_true": "true label on the adversarial image",
+    "natural_attack": "attack label on the natural image",
+    "adversarial_attack": "attack label on the adversarial image",
+}
+
+
+def group_pictures(result: PixelDecomposition, example: int) -> list[Picture]:
+    """The types, the effect, promotion, suppression and ratio of pixel groups.
+
+    Effect, promotion and suppression share one scale; the ratio has one that is
+    symmetric about 0. Groups that differ between channels are drawn as in
+    :func:`captum_pse.visualization.plot_pair`, by their mean.
+    """
+    maps = pixel_maps(result, example)
+    top, octaves = (
+        positive(float(values[~values.isnan()].abs().max()))
+        for values in (maps.effect, maps.ratio)
+    )
+    kinds = Picture(
+        "type",
+        "type of each group",
+        *both_sizes(draw_types(to_numpy(maps.types))),
+        over="adversarial",
+        kinds=type_counts(result.summary()[example]),
+    )
+    return [
+        kinds,
+        *(
+            drawn(key, title, to_numpy(values), scale, over="adversarial")
+            for key, title, values, scale in (
+                ("effect", "effect: promotion plus suppression", maps.effect,
+                 Scale("viridis", 0, top, "logits")),
+                ("promotion", "promotion of the attack label", maps.promotion,
+                 Scale("Oranges", 0, top, "logits")),
+                ("suppression", "suppression of the true label", maps.suppression,
+                 Scale("Purples", 0, top, "logits")),
+                ("ratio", "ratio promotion : suppression", maps.ratio,
+                 Scale("PuOr_r", -octaves, octaves, "octaves")),
+            )
+        ),
+    ]  # fmt: skip
+
+
+def region_pictures(result: RegionDecomposition, example: int) -> list[Picture]:
+    """Promotion and suppression of regions, and the four maps that they subtract.
+
+    The two share one scale, symmetric about 0, and the four another, as in
+    :func:`captum_pse.visualization.plot_regions`.
+    """
+    of_labels = {
+        which: to_numpy(result.on_inputs(which)[example, 0])  # type: ignore[arg-type]
+        for which in CLASS_MAPS
+    }
+    promotion = of_labels["adversarial_attack"] - of_labels["natural_attack"]
+    suppression = of_labels["natural_true"] - of_labels["adversarial_true"]
+    reach = positive(float(np.abs([promotion, suppression]).max()))
+    values = np.stack(list(of_labels.values()))
+    common = Scale(
+        "viridis", min(float(values.min()), 0.0), positive(float(values.max())), "map"
+    )
+    differences = (
+        ("promotion", "promotion: attack label's evidence gained", promotion,
+         "PuOr_r", "adversarial"),
+        ("suppression", "suppression: true label's evidence lost", suppression,
+         "PuOr", "natural"),
+    )  # fmt: skip
+    return [
+        *(
+            drawn(key, title, change, Scale(colours, -reach, reach, "map"), over)
+            for key, title, change, colours, over in differences
+        ),
+        *(
+            drawn(
+                which,
+                _TITLES[which],
+                values,
+                common,
+                over=which.split("_")[0],
+                note=_score(result, which, example),
+            )
+            for which, values in of_labels.items()
+        ),
+    ]
+
+
+def _score(result: RegionDecomposition, which: str, example: int) -> str:
+    """The interpretability score on the two maps that the summary reads."""
+    if which not in ("natural_true", "adversarial_attack"):
+        return ""
+    found = result.interpretability(which)  # type: ignore[arg-type]
+    score, lift = float(found.score[example]), float(found.lift[example])
+    return f"interpretability score {score:.2f}, {lift:.2f} times a random mask's"

@@ -1,0 +1,99 @@
+"""What the report says of hidden units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from captum_pse.reports.page.tables import Fact, Table
+from captum_pse.units.result import UnitDecomposition
+
+Row = Mapping[str, Any]
+
+
+def layer_facts(layers: Sequence[Row]) -> list[Fact]:
+    """Of each layer, how far its units move, and under noise of the same size."""
+    return [
+        Fact(
+            f"mean move in {layer['layer']}",
+            f"{layer['mean_sensitivity']:.3g}",
+            f"{layer['units']} units; under noise of the same size "
+            f"{layer['mean_control']:.3g}",
+        )
+        for layer in layers
+    ]
+
+
+def most_moved(layers: Sequence[Row], units: Sequence[Row]) -> list[Table]:
+    """The units of each layer that the set moves most against the noise.
+
+    Args:
+        layers (sequence of mapping): The records of the summary, with the units.
+        units (sequence of mapping): The table of all units, with what they detect where
+            that is known.
+    """
+    by_unit = {(row["layer"], row["unit"]): row for row in units}
+    tables = []
+    for layer in layers:
+        name = layer["layer"]
+        rows = [
+            by_unit[name, unit] for unit in layer["units_moved_most_against_control"]
+        ]
+        columns = {
+            "unit": [str(row["unit"]) for row in rows],
+            "moves by": [f"{row['sensitivity']:.3g}" for row in rows],
+            "times the noise's": [f"{row['against_control']:.2f}" for row in rows],
+        }
+        if "concept" in rows[0]:
+            columns |= {
+                "closest concept": [_concept(row) for row in rows],
+                "IoU": [f"{row['iou']:.3f}" for row in rows],
+                "detector": ["yes" if row["detector"] else "no" for row in rows],
+            }
+        title = f"Units of {name} that moved most"
+        lines = list(zip(*columns.values(), strict=True))
+        tables.append(Table(title, tuple(columns), lines))
+    return tables
+
+
+def relation_table(correlations: Sequence[Row]) -> Table:
+    """Whether sensitive units are those that detect something."""
+    header = (
+        *("layer", "detectors", "Spearman's rho", "p"),
+        *("rho, scale fixed", "p, scale fixed"),
+    )
+    rows = [
+        (
+            str(row["layer"]),
+            f"{row['detectors']} of {row['units']}",
+            f"{row['rho']:.2f}",
+            f"{row['p']:.2g}",
+            f"{row['partial_rho']:.2f}",
+            f"{row['partial_p']:.2g}",
+        )
+        for row in correlations
+    ]
+    return Table("Sensitivity and largest IoU of the units", header, rows)
+
+
+def moved_in_pair(
+    result: UnitDecomposition, units: Sequence[Row], top: int = 5
+) -> Table:
+    """The units of a layer that one pair moves most, for their scale."""
+    by_unit = {row["unit"]: row for row in units if row["layer"] == result.layer}
+    moved = result.sensitivity()[0]
+    relative = result.sensitivity(relative=True)[0]
+    order = relative.argsort(descending=True, stable=True)[:top].tolist()
+    columns = {
+        "unit": [str(unit) for unit in order],
+        "moves by": [f"{float(moved[unit]):.3g}" for unit in order],
+        "times its scale": [f"{float(relative[unit]):.2f}" for unit in order],
+    }
+    if "concept" in units[0]:
+        columns["closest concept"] = [_concept(by_unit[unit]) for unit in order]
+    title = f"Units of {result.layer} that moved most in this pair"
+    return Table(title, tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _concept(row: Row) -> str:
+    return f"{row['concept']} ({row['category']})" if row["concept"] else "none"

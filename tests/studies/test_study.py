@@ -1,0 +1,632 @@
+"""The study: its numbers, its verdicts, and that it is the same run after run."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, rankdata, spearmanr
+from torch import nn
+
+from captum_pse import (
+    AdversarialCAM,
+    AdversarialPair,
+    DissectionSensitivity,
+    PredictionWarning,
+    PromotionSuppression,
+    Study,
+    grid_mask,
+    relate,
+    study,
+)
+from captum_pse._io.tasks import run_tasks
+from captum_pse._statistics import (
+    mean_interval,
+    rank_correlation,
+    share_interval,
+    signed_rank,
+)
+from captum_pse.cli.commands import main
+from captum_pse.cli.models import load_model as load_named
+from captum_pse.demo import SceneConcepts, load_model, make_pairs
+from captum_pse.dissection import NetworkDissection
+from captum_pse.pixels.rankings import RANKINGS
+from captum_pse.reports.refinement import refine_pairs
+from captum_pse.studies import run as study_run
+from captum_pse.studies import stages
+from captum_pse.studies.findings import findings, sentence
+from captum_pse.studies.of_pair import type_shares
+from captum_pse.studies.tables import pair_tables
+
+ROOT = Path(__file__).parents[2]
+LAYER = "features.conv4"
+OPTIONS = {"layers": [LAYER], "layer": LAYER, "cell": 16, "adaptive_steps": 2}
+
+
+def small_study(out, attacks=None, **options):
+    attacks = attacks or {"pgd": make_pairs(6)}
+    options = {"concepts": SceneConcepts(24)} | OPTIONS | options
+    return study(load_model(), attacks, out, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    return small_study(out), out
+
+
+def only(rows, **wanted):
+    (row,) = [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+    return row
+
+
+def test_pair_tables_are_what_the_classes_say(whole, tmp_path):
+    tables = whole[0].tables
+    model, pairs, mask = load_model(), make_pairs(6), grid_mask((64, 64), cell=16)
+    pixels = PromotionSuppression(model).decompose(*pairs, feature_mask=mask)
+    moved = (pairs.adversarial - pairs.natural).abs()
+    means = moved.mean(dim=1).reshape(6, 4, 16, 4, 16).mean(dim=(2, 4)).flatten(1)
+    rhos = [float(spearmanr(*p).statistic) for p in zip(pixels.effect, means)]  # noqa: B905
+    (row,) = tables["correlation"]
+    assert row["mean"] == pytest.approx(np.mean(rhos), abs=1e-6)
+    assert row["pairs"] == 6
+    active = ~pixels.inactive
+    for number, name in ((-1, "suppression"), (0, "balanced"), (1, "promotion")):
+        row = only(tables["types"], groups="all", type=name)
+        share = (active & (pixels.type == number)).double().mean()
+        assert row["mean"] == pytest.approx(float(share), abs=1e-9)
+    regions = AdversarialCAM(model, LAYER).decompose(*pairs)
+    for reads, which in (
+        ("suppression", "natural_true"),
+        ("promotion", "adversarial_attack"),
+    ):
+        row = only(tables["interpretability"], reads=reads)
+        found = regions.interpretability(which)
+        for name in ("score", "expected", "lift"):
+            want = float(getattr(found, name).mean())
+            assert row[name] == pytest.approx(want, abs=1e-5)
+    refined = refine_pairs(model, pairs, tmp_path, cell=16, layer=LAYER)
+    for ranking in ("effect", "|delta|", "CAM"):
+        for point in refined[ranking].table():
+            row = only(
+                tables["refinement"], kept_by=ranking, fraction=point["fraction"]
+            )
+            for name in ("reaches", "leaves", "L2"):
+                assert row[name] == pytest.approx(point[name], abs=1e-5)
+
+
+def test_unit_tables_are_what_the_classes_say(whole):
+    tables = whole[0].tables
+    model, pairs = load_model(), make_pairs(6)
+    (moved,) = DissectionSensitivity(model, [LAYER]).over(pairs)
+    assert [row["sensitivity"] for row in tables["units"]] == moved.mean.tolist()
+    dissection = NetworkDissection(model, [LAYER]).dissect(SceneConcepts(24))
+    (want,) = relate(moved, dissection).table()
+    assert only(tables["relation"], attack="pgd") == {"attack": "pgd", **want}
+    nothing = [row for row in tables["masking"] if row["units"] == 0]
+    assert {row["masked"] for row in nothing} == {
+        "sensitive", "interpretable", "least sensitive", "random"
+    }  # fmt: skip
+    for row in nothing:
+        assert (row["clean"], row["adversarial"], row["attacked"]) == (1, 0, 1)
+    counts = [row["units"] for row in tables["masking"] if row["masked"] == "sensitive"]
+    assert counts == [0, 10, 19, 38]
+
+
+def test_files_hold_the_tables(whole):
+    found, out = whole
+    read = json.loads((out / "study.json").read_text())
+    assert read == {"manifest": found.manifest, "tables": found.tables}
+    assert vars(Study.load(out)) == vars(found)
+    assert repr(found) == "Study('pgd')"
+    for name, rows in found.tables.items():
+        with (out / f"tables/{name}.csv").open(newline="") as file:
+            assert len(list(csv.DictReader(file))) == len(rows)
+    figures = {path.name for path in out.glob("figures/*.png")}
+    assert figures == {
+        "types.png", "refinement.png", "interpretability.png", "masking-pgd.png",
+        "relation-pgd.png",
+    }  # fmt: skip
+    assert not (out / study_run.PARTIAL).exists()
+    assert set(found.manifest["digests"]) == {"pgd", "model", "dissection"}
+
+
+UNREADABLE = {
+    "text": ("not JSON", "out: .* is damaged"),
+    "a list": ("[]", "out: .* is damaged"),
+    "no tables": ('{"manifest": {}}', "out: .* is damaged .'tables'"),
+    "no study": ('{"tables": {}, "manifest": {}}', "out: .* is no file of captum_pse"),
+    "too few tables": (
+        '{"tables": {"attacks": []}, "manifest": {"format": "captum_pse.Study/2"}}',
+        "out: .* lacks the table 'correlation'",
+    ),
+    "a later one": (
+        '{"tables": {}, "manifest": '
+        '{"format": "captum_pse.Study/9", "captum_pse": "3"}}',
+        "is in the format captum_pse.Study/9, of captum_pse 3, want captum_pse.Study/2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_studies_that_do_not_load(text, message, tmp_path):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Study.load(tmp_path)
+
+
+def test_a_study_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"out: there is no file .*study\.json"):
+        Study.load(tmp_path)
+
+
+def test_unknown_figures(whole):
+    with pytest.raises(ValueError, match="name: got 'masking', want 'types'"):
+        whole[0].plot("masking")
+
+
+def test_again_stopped_and_gone_on_with_all_give_the_same_files(
+    whole, tmp_path, monkeypatch
+):
+    wanted = contents(whole[1])
+    small_study(tmp_path / "again")
+    assert contents(tmp_path / "again") == wanted
+
+    out, counted, masked = tmp_path / "stopped", [], []
+    real_pair, real_mask = stages.study_pair, stages.evaluate_masking
+
+    def pair(*args, **options):
+        counted.append(args)
+        return real_pair(*args, **options)
+
+    def stop(*args, **options):
+        if len(masked) == 2:
+            raise KeyboardInterrupt
+        masked.append(args)
+        return real_mask(*args, **options)
+
+    monkeypatch.setattr(stages, "study_pair", pair)
+    monkeypatch.setattr(stages, "evaluate_masking", stop)
+    with pytest.raises(KeyboardInterrupt):
+        small_study(out)
+    assert len(counted) == 6
+    assert all(name.startswith(".study-partial/") for name in contents(out))
+    monkeypatch.setattr(stages, "evaluate_masking", real_mask)
+    small_study(out)
+    assert len(counted) == 6
+    assert contents(out) == wanted
+
+
+def test_partial_results_of_other_inputs_are_not_used(tmp_path, monkeypatch, whole):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "evaluate_masking", stop)
+        with pytest.raises(KeyboardInterrupt):
+            small_study(out, {"pgd": make_pairs(6, steps=5)})
+    small_study(out)
+    assert contents(out) == contents(whole[1])
+
+
+def test_two_processes_give_the_same_files(tmp_path):
+    script = (
+        "import sys, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from captum_pse.cli.commands import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    pairs = make_pairs(3)
+    np.savez(
+        tmp_path / "pgd.npz",
+        **{
+            name: getattr(pairs, name).numpy()
+            for name in ("natural", "adversarial", "true_label", "attack_label")
+        },
+    )
+    for n in (1, 2):
+        launch = [*(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                  f"--nproc-per-node={n}"]  # fmt: skip
+        subprocess.run(
+            [
+                *(launch if n > 1 else [sys.executable]), str(tmp_path / "run.py"),
+                *("study", "--model", "captum_pse.demo:load_model", "--cell", "16"),
+                *("--layers", LAYER, "--adaptive-steps", "1"),
+                *("--pairs", str(tmp_path / "pgd.npz")),
+                *("--out", str(tmp_path / f"out{n}")),
+            ],
+            check=True, capture_output=True, timeout=240,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    assert contents(tmp_path / "out2") == contents(tmp_path / "out1")
+
+
+def test_attacks_that_fail_are_counted_and_left_out(tmp_path):
+    """Two of seven fail; the others are too few for a test, and that is said."""
+    pairs = make_pairs(7)
+    adversarial = pairs.adversarial.clone()
+    adversarial[:2] = pairs.natural[:2]
+    some = AdversarialPair(
+        natural=pairs.natural,
+        adversarial=adversarial,
+        true_label=pairs.true_label,
+        attack_label=pairs.attack_label,
+        names=pairs.names,
+    )
+    none = AdversarialPair(
+        natural=pairs.natural,
+        adversarial=pairs.natural,
+        true_label=pairs.true_label,
+        attack_label=pairs.attack_label,
+    )
+    found = small_study(
+        tmp_path, {"some": some, "none": none.select(slice(0, 2))}, concepts=None
+    )
+    counts = {row["attack"]: row for row in found.tables["attacks"]}
+    assert (counts["some"]["pairs"], counts["some"]["studied"]) == (7, 5)
+    assert (counts["none"]["attack_holds"], counts["none"]["studied"]) == (0, 0)
+    studied = [row["studied"] for row in found.tables["pairs"]]
+    assert studied == [False] * 2 + [True] * 5 + [False] * 2
+    assert {row["attack"] for row in found.tables["masking"]} == {"some"}
+    assert "relation" not in found.tables
+    for row in found.tables["findings"]:
+        assert row["p"] is None
+        assert row["verdict"] == "cannot be told"
+        assert "too few" in sentence(row)
+    assert found.tables["correlation"][1]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("attacks", "options", "message"),
+    [
+        ({}, {}, "attacks: got none"),
+        ({"a b": make_pairs(1), "a_b": make_pairs(1)}, {}, "want names that differ"),
+        (
+            {"a": make_pairs(1), "b": AdversarialPair(
+                *torch.rand(2, 1, 3, 80, 80), 1, 0)},
+            {}, "images of different sizes",
+        ),
+        ({"a": make_pairs(1)}, {"adaptive_eps": 0.0}, "adaptive_eps: got 0.0"),
+        ({"a": make_pairs(1)}, {"adaptive_steps": 0}, "adaptive_steps: got 0"),
+        ({"a": make_pairs(1)}, {"batch_size": 0}, "batch_size: got 0"),
+        ({"a": make_pairs(1)}, {"seed": -1}, "seed: got -1"),
+        (
+            {"a": AdversarialPair(
+                torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64) * 4, 1, 0)},
+            {}, "want images in .0, 1.",
+        ),
+        ({"a": make_pairs(1)}, {"layers": ["nowhere"]}, "has no 'nowhere'"),
+        ({"a": make_pairs(1)}, {"layer": "nowhere"}, "has no 'nowhere'"),
+    ],
+)  # fmt: skip
+def test_bad_input(tmp_path, attacks, options, message):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=message):
+        study(load_model(), attacks, out, **options)
+    assert not out.exists()
+
+
+def test_pairs_on_the_boundary_are_left_out_and_no_error(tmp_path, monkeypatch):
+    """Whether such an attack holds depends on the batch that it is asked in."""
+    real = stages.study_pair
+
+    def pair(*args, **options):
+        found = real(*args, **options)
+        found["refinement"]["CAM"]["smallest_fraction"] = None
+        return found
+
+    monkeypatch.setattr(stages, "study_pair", pair)
+    found = small_study(tmp_path, {"a": make_pairs(1)}, concepts=None)
+    assert found.tables["attacks"][0]["studied"] == 0
+    assert found.tables["attacks"][0]["attack_holds"] == 1
+
+
+class OneUnit(nn.Module):
+    """Its layer has one unit, which is the same everywhere on a concept set."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.constant_(self.layer.weight, 1 / 3)
+
+    def forward(self, x):
+        bright = (self.layer(x).mean(dim=(2, 3)) - 0.5) * 50
+        return torch.cat([bright, -bright], dim=1)
+
+
+def test_a_layer_of_one_unit(tmp_path):
+    model, natural = OneUnit().eval(), make_pairs(7).natural
+    with torch.no_grad():
+        true, attack = (model(x).argmax(dim=1) for x in (natural, 1 - natural))
+    pairs = AdversarialPair(
+        natural=natural, adversarial=1 - natural, true_label=true, attack_label=attack
+    )
+    found = study(
+        model, {"a": pairs}, tmp_path, layers=["layer"], layer="layer", cell=16,
+        adaptive_steps=1, concepts=SceneConcepts(8), settings={"where": Path("here")},
+    )  # fmt: skip
+    assert found.manifest["where"] == "here"
+    counts = {row["units"] for row in found.tables["masking"]}
+    assert counts == {0, 1}
+    for row in found.tables["findings"]:
+        if "interpretable" in row["finding"]:
+            assert row["p"] is None
+
+
+def test_earlier_results_are_replaced(whole, tmp_path):
+    shutil.copytree(whole[1], tmp_path / "out")
+    (tmp_path / "out/notes.txt").write_text("mine")
+    small_study(tmp_path / "out", {"other": make_pairs(1)}, concepts=None)
+    found = contents(tmp_path / "out")
+    assert "tables/correlation.csv" in found
+    assert "tables/relation.csv" not in found
+    assert not any("pgd" in name for name in found)
+    assert found["notes.txt"] == b"mine"
+
+
+def test_processes_on_different_devices_are_one_run(tmp_path):
+    model, pairs = load_model(), {"a": make_pairs(1)}
+    digests = {
+        stages.Stages(
+            model, pairs, grid_mask((64, 64), cell=16), {"device": device, "seed": 0},
+            {}, None, tmp_path, False,
+        ).digest
+        for device in ("cpu", "cpu:0")
+    }  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_what_a_model_computes_is_part_of_the_run(tmp_path):
+    """A normalisation is in no state dict."""
+    pairs = {"a": make_pairs(1)}
+    digests = {
+        stages.Stages(
+            load_named("captum_pse.demo:load_model", None, [mean], [0.5]).forward_func,
+            pairs, grid_mask((64, 64), cell=16), {"device": "cpu"}, {}, None,
+            tmp_path, False,
+        ).digest
+        for mean in (0.1, 0.2)
+    }  # fmt: skip
+    assert len(digests) == 2
+
+
+def test_command_line(tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [
+        "study", "--model", "captum_pse.demo:load_model", "--out", str(out), "--pairs",
+    ]  # fmt: skip
+    assert main([*command, "x=nowhere.npz"]) == 2
+    assert "there is no file nowhere.npz" in capsys.readouterr().err
+    assert main([*command, "demo", "demo"]) == 2
+    assert "pairs: got 'demo' twice" in capsys.readouterr().err
+    assert not out.exists()
+
+
+# Statistics
+
+
+def test_type_shares():
+    effect = np.array([4.0, 3.0, 2.0, 1.0, 0.0])
+    types = np.array([1, 0, -1, 1, 0])
+    inactive = np.array([False, False, False, False, True])
+    found = type_shares(effect, np.where(inactive, 2, types))
+    assert found["all"] == {
+        "suppression": 0.2, "balanced": 0.2, "promotion": 0.4, "inactive": 0.2
+    }  # fmt: skip
+    assert found["above_median"] == {
+        "suppression": 0.0, "balanced": 0.5, "promotion": 0.5, "inactive": 0.0
+    }  # fmt: skip
+    assert found["by_effect"] == {
+        "suppression": 0.2, "balanced": 0.3, "promotion": 0.5, "inactive": 0.0
+    }  # fmt: skip
+    nothing = type_shares(np.zeros(2), np.full(2, 2.0))
+    assert nothing["by_effect"]["balanced"] is None
+    assert np.isnan(rank_correlation(np.zeros(3), np.arange(3.0)))
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([], (None, None, None, 0)),
+        ([None, math.nan], (None, None, None, 0)),
+        ([2.0, None], (2.0, None, None, 1)),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, math.nan], (3.0, None, None, 5)),
+        ([1.0] * 6, (1.0, 1.0, 1.0, 6)),
+    ],
+)
+def test_mean_interval_where_there_is_little(values, wanted):
+    found = mean_interval(values, 0)
+    assert tuple(found[k] for k in ("mean", "low", "high", "pairs")) == wanted
+
+
+def test_mean_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    samples = rng.exponential(size=(150, 40))
+    hits = 0
+    for sample in samples:
+        found = mean_interval(sample, 1)
+        hits += found["low"] <= 1 <= found["high"]
+    assert 0.86 <= hits / len(samples) <= 0.99
+
+
+def test_share_interval():
+    """Wilson's, by its formula; pairs that all agree have one, too."""
+    for k, n in ((6, 6), (3, 10)):
+        found = share_interval([1.0] * k + [0.0] * (n - k))
+        z, share = norm.ppf(0.975), k / n
+        centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        reach = (
+            z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / 4 / n**2)
+        )
+        assert found["mean"] == share
+        assert found["low"] == pytest.approx(centre - reach)
+        assert found["high"] == pytest.approx(centre + reach)
+    assert share_interval([1.0])["low"] is None
+
+
+def exact_p(values):
+    """All signs, by hand."""
+    moved = np.array([v for v in values if v])
+    ranks = rankdata(np.abs(moved))
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(moved))))
+    sums = signs @ ranks
+    return float((np.abs(sums) >= abs(np.sign(moved) @ ranks) - 1e-9).mean())
+
+
+@pytest.mark.parametrize(
+    ("values", "p", "direction"),
+    [
+        ([1.0, 2.0, 3.0, 4.0, 5.0], None, 0),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, None], None, 0),
+        ([0.0] * 6, 1.0, 0),
+        ([0.0] * 6 + [-0.5], 1.0, -1),
+        ([0.0] * 6 + [0.5, 0.25], 0.5, 1),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2 / 2**6, 1),
+        ([0.1] * 6, 2 / 2**6, 1),
+        ([-0.1] * 5 + [0.0], 2 / 2**5, -1),
+        ([0.1, 0.1, 0.2, -0.1, 0.3, 0.3, -0.2, 0.5], "exact", 1),
+        # The mean says otherwise than the ranks.
+        ([-0.01 - 1e-4 * i for i in range(11)] + [2.0], "exact", -1),
+    ],
+)
+def test_signed_rank(values, p, direction):
+    found = signed_rank(values, 0)
+    wanted = exact_p(values) if p == "exact" else p
+    assert found.p == (wanted if wanted is None else pytest.approx(wanted))
+    assert found.direction == direction
+
+
+# Findings
+
+
+def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
+    """A pair; small differences keep ranks apart."""
+    shift = 1e-3 * i
+    shares = dict(zip(("suppression", "balanced", "promotion"), types, strict=True))
+    shares["inactive"] = 0.0
+    refined = {"reaches": [1.0], "leaves": [1.0], "L2": [1.0]}
+    lifts = {"score": 0.5, "expected": 0.5, "lift": lift + shift}
+    return {
+        "pair": str(i),
+        "labels": {"natural_agrees": True, "attack_holds": True},
+        "types": dict.fromkeys(("all", "above_median", "by_effect"), shares),
+        "correlation": rho + shift,
+        "refinement": {
+            name: {
+                **refined,
+                "smallest_fraction": effect if name == "effect" else other + 0.01 * i,
+            }
+            for name in RANKINGS
+        },
+        "interpretability": {"promotion": lifts, "suppression": lifts},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "n", "wanted"),
+    [
+        ({}, 12, ["holds"] * 6),
+        ({}, 5, ["cannot be told"] * 6),
+        ({"rho": -0.5}, 12, ["holds", "does not hold", *["holds"] * 4]),
+        ({"effect": 0.9, "other": 0.2}, 12,
+         ["holds", "holds", *["does not hold"] * 2, *["holds"] * 2]),
+        ({"lift": 0.8}, 12, [*["holds"] * 4, *["does not hold"] * 2]),
+        ({"types": (0.01, 0.3, 0.69)}, 12, ["does not hold", *["holds"] * 5]),
+    ],
+)  # fmt: skip
+def test_verdicts(changed, n, wanted):
+    sets = {"a": [record(i, **changed) for i in range(n)]}
+    rows = findings(sets, pair_tables(sets, [1.0], 0), {}, 0)
+    assert [row["verdict"] for row in rows] == wanted
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "gains", "wanted"),
+    [
+        (0.6, 1e-4, 0.5, ["holds", "holds", "holds", "cannot be told"]),
+        (-0.6, 1e-4, -0.5, ["does not hold"] * 3 + ["cannot be told"]),
+        (0.1, 0.5, 0.0, ["cannot be told"] * 4),
+        (math.nan, math.nan, 0.0, ["cannot be told"] * 4),
+    ],
+)
+def test_verdicts_on_units(rho, p, gains, wanted):
+    sets = {"a": [record(i) for i in range(12)]}
+    tables = pair_tables(sets, [1.0], 0)
+    tables["relation"] = [
+        {"attack": "a", "layer": "l", "pairs": 12, "rho": rho, "p": p,
+         "partial_rho": rho, "partial_p": p}
+    ]  # fmt: skip
+    masked = {
+        ("a", "l"): {"units": 3, "adversarial": [gains] * 12, "adaptive": [0.0] * 12},
+        ("b", "l"): {"units": 3, "adversarial": [1.0] * 12, "adaptive": [1.0] * 12},
+    }
+    rows = findings(sets, tables, masked, 0)
+    assert [row["verdict"] for row in rows[6:]] == wanted
+    assert all(row["p_adjusted"] >= row["p"] for row in rows if row["p"] is not None)
+    assert all("nan" not in sentence(row) for row in rows)
+
+
+# Tasks
+
+
+def test_tasks_are_done_once_and_gone_on_with(tmp_path):
+    done = []
+
+    def task(i):
+        if len(done) == 2:
+            done.append("stop")
+            raise KeyboardInterrupt
+        done.append(i)
+        return {"value": i / 3, "of": float("nan")}
+
+    tasks = {f"t{i}": lambda i=i: task(i) for i in range(4)}
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(tasks, tmp_path, "run")
+    first, second = done[:2]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"t{first}.json",
+        f"t{second}.json",
+    }
+    records = run_tasks(tasks, tmp_path, "run")
+    assert done[2] == "stop"
+    assert {*done[3:]} == {0, 1, 2, 3} - {first, second}
+    assert [r["value"] for r in records] == [0, 1 / 3, 2 / 3, 1]
+    # Damaged, and of another run.
+    (tmp_path / "t1.json").write_text('{"run": "run", "rec')
+    run_tasks(tasks, tmp_path, "run")
+    assert done[5:] == [1]
+    run_tasks(tasks, tmp_path, "other")
+    assert sorted(done[6:]) == [0, 1, 2, 3]
+
+
+def test_predictions_that_differ_are_no_warnings(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PredictionWarning)
+        pairs = make_pairs(1)
+        wrong = AdversarialPair(
+            natural=pairs.natural,
+            adversarial=pairs.natural,
+            true_label=0,
+            attack_label=1,
+        )
+        small_study(tmp_path, {"a": wrong}, concepts=None)

@@ -1,0 +1,530 @@
+"""Sensitivity of units against hooks and literal loops, and what it relates to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import NoiseTunnel
+from conftest import SmallNet, TwoInputs, state_of
+from scipy.stats import hypergeom, spearmanr, t
+from torch import Tensor, nn
+
+from captum_pse import (
+    AdversarialPair,
+    Dissection,
+    DissectionSensitivity,
+    UnitDecomposition,
+    UnitSensitivity,
+    relate,
+)
+from captum_pse.dissection import Concept, LayerOverlaps
+from captum_pse.units.norms import NORMS
+from captum_pse.units.result import UNIT_COMPONENTS
+from captum_pse.visualization import plot_relation, plot_unit_changes
+
+pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
+
+
+def outputs(model: nn.Module, layer: nn.Module, *inputs: Tensor) -> Tensor:
+    """What a layer gives, by a hook of the test's own."""
+    kept = []
+    handle = layer.register_forward_hook(lambda m, a, out: kept.append(out.clone()))
+    with torch.no_grad():
+        model(*inputs)
+    handle.remove()
+    (output,) = kept
+    return output
+
+
+@pytest.mark.parametrize("layer", ["conv", "norm", "head"])
+def test_components_are_differences_of_activations(make_case, layer):
+    case = make_case(2)
+    method = DissectionSensitivity(case.model, layer)
+    module = getattr(case.model, layer)
+    a, a0 = (outputs(case.model, module, x) for x in (case.adversarial, case.natural))
+    wanted = {
+        "change": a - a0,
+        "promotion": (a - a0).clamp(min=0),
+        "suppression": (a0 - a).clamp(min=0),
+    }
+    before = state_of(case.model)
+    for component in UNIT_COMPONENTS:
+        got = method.attribute(
+            case.adversarial, case.natural, 1, 2, component=component
+        )
+        torch.testing.assert_close(got, wanted[component], rtol=1e-12, atol=1e-12)
+        assert not got.requires_grad
+    assert state_of(case.model) == before
+
+
+class Shapes(nn.Module):
+    """Layers of every kind: 1-D, 3-D, linear, tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv1d(3, 4, 3, padding=1)
+        self.three = nn.Conv3d(3, 5, 3, padding=1)
+        self.tokens = nn.Linear(3, 6)
+        self.head = nn.Linear(15, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.one(x.flatten(2)).mean(2)
+        three = self.three(x.unsqueeze(2)).mean((2, 3, 4))
+        tokens = self.tokens(x.flatten(2).transpose(1, 2)).mean(1)
+        return self.head(torch.cat([one, three, tokens], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "channel_dim"), [("one", 1), ("three", 1), ("tokens", -1), ("head", 1)]
+)
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_by_a_literal_loop(layer, channel_dim, norm):
+    model = Shapes().double().eval()
+    x, x0 = torch.rand(2, 2, 3, 4, 4).double()
+    method = DissectionSensitivity(model, layer, channel_dim=channel_dim)
+    module = getattr(model, layer)
+    a, a0 = (outputs(model, module, side) for side in (x, x0))
+    literal = {
+        "l2": lambda v: math.sqrt(sum(z * z for z in v)),
+        "l1": lambda v: sum(abs(z) for z in v),
+        "linf": lambda v: max(abs(z) for z in v),
+        "mean": lambda v: sum(v) / len(v),
+    }[norm]
+    n_units = a.shape[channel_dim]
+
+    def row(values: Tensor, example: int, unit: int) -> list[float]:
+        return (
+            values[example].movedim(channel_dim, 0)[unit].flatten().tolist()
+            if (channel_dim < 0)
+            else values[example, unit].flatten().tolist()
+        )
+
+    wanted = torch.tensor(
+        [[literal(row(a - a0, i, k)) for k in range(n_units)] for i in range(2)]
+    )
+    size = a0.abs() if norm == "mean" else a0
+    scale = torch.tensor(
+        [sum(literal(row(size, i, k)) for i in range(2)) / 2 for k in range(n_units)]
+    )
+    got = method.unit_sensitivity(x, x0, 0, 1, norm=norm)
+    torch.testing.assert_close(got.float(), wanted, rtol=1e-5, atol=1e-6)
+    relative = method.unit_sensitivity(x, x0, 0, 1, norm=norm, relative=True)
+    torch.testing.assert_close(relative.float(), wanted / scale, rtol=1e-5, atol=1e-6)
+
+
+def test_silent_units():
+    """0/0 is 0, and a silent unit that wakes is infinitely sensitive."""
+    model = nn.Sequential(nn.ReLU(), nn.Flatten())
+    x0 = torch.tensor([[0.0, 0.0, 2.0]])
+    x = torch.tensor([[0.0, 1.0, 3.0]])
+    got = DissectionSensitivity(model, "0").unit_sensitivity(x, x0, 1, 0, relative=True)
+    assert got.tolist() == [[0, math.inf, 0.5]]
+
+
+def test_several_layers_tuples_and_arguments():
+    model = TwoInputs().eval()
+    x = (torch.rand(2, 3, 6, 6), torch.rand(2, 4))
+    x0 = (torch.rand(1, 3, 6, 6), torch.rand(1, 4))
+    method = DissectionSensitivity(model, ["image.conv", "vector"])
+    image, vector = method.attribute(x, x0, 1, 2)
+    assert (image.shape, vector.shape) == ((2, 8, 6, 6), (2, 5))
+    torch.testing.assert_close(
+        vector, outputs(model, model.vector, *x) - outputs(model, model.vector, *x0)
+    )
+    assert [r.layer for r in method.decompose(x, x0, 1, 2)] == ["image.conv", "vector"]
+    assert [s.shape for s in method.unit_sensitivity(x, x0, 1, 2)] == [(2, 8), (2, 5)]
+    halved = DissectionSensitivity(SmallNet().eval(), "head").decompose(
+        x[0], x0[0], 1, 2, additional_forward_args=0.5
+    )
+    with torch.no_grad():
+        assert halved.labels.natural_scores.shape == (2, 2)
+
+
+def test_noise_tunnel_around_it(make_case):
+    case = make_case(2, dtype=torch.float32)
+    method = DissectionSensitivity(case.model, "conv")
+    torch.manual_seed(1)
+    got = NoiseTunnel(method).attribute(
+        case.adversarial,
+        nt_samples=3,
+        stdevs=0.1,
+        baselines=case.natural,
+        target=[0, 1],
+        true_target=[2, 3],
+    )
+    torch.manual_seed(1)
+    noisy = case.adversarial.repeat_interleave(3, 0)
+    noisy = noisy + torch.normal(0, torch.full_like(noisy, 0.1))
+    a = outputs(case.model, case.model.conv, noisy).unflatten(0, (2, 3)).mean(1)
+    wanted = a - outputs(case.model, case.model.conv, case.natural)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_saved_loaded_and_drawn(demo_model, demo_pairs, tmp_path):
+    result = DissectionSensitivity(demo_model, "features.conv4").decompose(*demo_pairs)
+    result.save(tmp_path / "u.safetensors")
+    loaded = UnitDecomposition.load(tmp_path / "u.safetensors")
+    assert torch.equal(loaded.change, result.change)
+    assert loaded.summary() == result.summary()
+    assert repr(loaded) == "UnitDecomposition((3, 96, 8, 8) of 'features.conv4')"
+    record = result.summary(top=3)[1]
+    relative = result.sensitivity(relative=True)[1]
+    assert (
+        record["most_sensitive_units"] == relative.argsort(descending=True)[:3].tolist()
+    )
+    assert record["mean_sensitivity"] == pytest.approx(
+        float(result.sensitivity()[1].mean())
+    )
+
+    figure = plot_unit_changes(result, 1, most=4)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    order = result.sensitivity()[1].argsort(descending=True)[:4]
+    up = result.promotion[1, order].flatten(1).norm(dim=1)
+    down = result.suppression[1, order].flatten(1).norm(dim=1)
+    heights = [patch.get_height() for patch in ax.patches]
+    np.testing.assert_allclose(heights, torch.cat([up, -down]), rtol=1e-5)
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        str(k) for k in order.tolist()
+    ]
+    result.plot(0).canvas.draw()
+    with pytest.raises(IndexError, match="example: got 3, want 0 to 2"):
+        result.plot(3)
+    with pytest.raises(ValueError, match="most: got 0"):
+        plot_unit_changes(result, most=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_over_a_set_by_a_literal_loop(demo_model, batch_size):
+    from captum_pse.demo import make_pairs
+
+    pairs = make_pairs(5)
+    method = DissectionSensitivity(demo_model, ["features.conv3", "head"])
+    before = state_of(demo_model)
+    results = method.over(pairs, batch_size=batch_size)
+    assert state_of(demo_model) == before
+    x, x0, target, true_target = pairs
+    assert isinstance(x, Tensor)
+    assert isinstance(x0, Tensor)
+    singles = method.unit_sensitivity(x, x0, target, true_target)
+    scales = [r.scale() for r in method.decompose(x, x0, target, true_target)]
+    for result, each, scale in zip(results, singles, scales, strict=True):
+        rows = each.double()
+        torch.testing.assert_close(result.mean, rows.mean(0), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(result.deviation, rows.std(0), rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(result.scale, scale.double(), rtol=1e-4, atol=1e-6)
+        low, high = result.interval(0.9)
+        reach = t.ppf(0.95, 4) * rows.std(0) / math.sqrt(5)
+        torch.testing.assert_close(high - low, 2 * reach, rtol=1e-2, atol=1e-4)
+        assert (result.n, len(result)) == (5, each.shape[1])
+        assert (result.control > 0).any()
+        torch.testing.assert_close(result.relative * result.scale, result.mean)
+        torch.testing.assert_close(result.against_control * result.control, result.mean)
+    row = results[0].table()[7]
+    assert (row["layer"], row["unit"]) == ("features.conv3", 7)
+    assert row["sensitivity"] == pytest.approx(float(results[0].mean[7]))
+
+
+def test_means_saved_loaded_and_drawn(demo_model, demo_pairs, tmp_path):
+    method = DissectionSensitivity(demo_model, "features.conv4")
+    means = method.over(demo_pairs)
+    means.save(tmp_path / "s.safetensors")
+    loaded = UnitSensitivity.load(tmp_path / "s.safetensors")
+    assert loaded.table() == means.table()
+    assert (loaded.norm, loaded.n, repr(loaded)) == ("l2", 3, repr(means))
+    (ax,) = means.plot(most=5, title="mine").axes
+    order = means.mean.argsort(descending=True)[:5]
+    bars, (dashes,) = ax.containers[-1], ax.collections[-1:]
+    assert [bar.get_height() for bar in bars] == pytest.approx(
+        means.mean[order].tolist()
+    )
+    assert dashes.get_offsets()[:, 1].tolist() == pytest.approx(
+        means.control[order].tolist()
+    )
+    low, high = means.interval()
+    (lines,) = [c for c in ax.collections if hasattr(c, "get_segments")]
+    for segment, k in zip(lines.get_segments(), order.tolist(), strict=True):
+        assert segment[:, 1].tolist() == pytest.approx([float(low[k]), float(high[k])])
+    # One pair has no interval to draw.
+    method.over(demo_pairs.select([0])).plot()
+    with pytest.raises(ValueError, match="most: got 0, want at least 1"):
+        means.plot(most=0)
+
+
+def test_control_is_noise_of_the_same_size():
+    """Of a linear unit: what moves by w.delta moves by w.(+-|delta|) under noise."""
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.clone())
+            return self.unit(x)
+
+    pairs = AdversarialPair(
+        natural=torch.rand(3, 8),
+        adversarial=torch.rand(3, 8),
+        true_label=0,
+        attack_label=1,
+    )
+    DissectionSensitivity(Spy().eval(), "unit").over(pairs, batch_size=3)
+    natural, adversarial, noisy = seen[-1].chunk(3)
+    torch.testing.assert_close((noisy - natural).abs(), (adversarial - natural).abs())
+    signs = ((noisy - natural) * (adversarial - natural)).sign()
+    assert set(signs.flatten().tolist()) == {-1.0, 1.0}
+    again = DissectionSensitivity(Spy().eval(), "unit").over(pairs, seed=1)
+    assert again.control.shape == (8,)
+
+
+def made_dissection(ious: list[float], categories: list[str]) -> Dissection:
+    """Units with those IoU with one concept of their category each, and no other."""
+    names = list(dict.fromkeys(categories))
+    size = 10_000
+    both = torch.zeros(len(ious), len(names), dtype=torch.int64)
+    areas = torch.zeros(len(ious), len(names), dtype=torch.int64)
+    for k, (iou, category) in enumerate(zip(ious, categories, strict=True)):
+        both[k, names.index(category)] = round(iou * size)
+        areas[k, names.index(category)] = round(iou * size)
+    zeros = torch.zeros(len(ious))
+    layer = LayerOverlaps(
+        zeros, True, both, areas, areas.sum(1), zeros[:, None], zeros[:, None].long()
+    )
+    return Dissection(
+        concepts=tuple(Concept(name, 1, f"a {name}") for name in names),
+        layers={"layer": layer},
+        concept_areas=torch.full((len(names),), size),
+        category_pixels=torch.full((len(names),), 5 * size),
+        n_pixels=5 * size,
+        n_images=5,
+        quantile=0.005,
+        min_iou=0.04,
+    )
+
+
+def made_sensitivity(mean: Tensor, scale: Tensor) -> UnitSensitivity:
+    ones = torch.ones_like(mean)
+    return UnitSensitivity("layer", "l2", 3, mean, ones, ones, scale)
+
+
+def test_relation_by_scipy():
+    rng = np.random.default_rng(3)
+    iou = rng.uniform(0, 0.1, 40).round(3)
+    moved = torch.from_numpy(iou * 3 + rng.normal(size=40) * 0.1).abs()
+    scale = torch.from_numpy(iou * 2 + rng.normal(size=40) * 0.1)
+    categories = rng.choice(["color", "object"], 40).tolist()
+    dissection = made_dissection(iou.tolist(), categories)
+    relation = relate(
+        made_sensitivity(moved, scale), dissection, tops=[20, 5], permutations=1999
+    )
+    (row,) = relation.table()
+    wanted = spearmanr(moved, iou)
+    assert row["rho"] == pytest.approx(wanted.statistic, abs=1e-12)
+    assert row["p"] == pytest.approx(wanted.pvalue, abs=0.01)
+    xz, yz = spearmanr(moved, scale).statistic, spearmanr(iou, scale).statistic
+    partial = (row["rho"] - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
+    assert row["partial_rho"] == pytest.approx(partial, abs=1e-12)
+    assert row["detectors"] == (iou > 0.04).sum()
+
+    first = np.argsort(-moved.numpy(), kind="stable")
+    found = {(r["category"], r["top"]): r for r in relation.enrichment_table()}
+    assert set(found) == {
+        (name, top) for name in ("any", "color", "object") for top in (5, 20)
+    }
+    for (name, top), r in found.items():
+        detects = iou > 0.04
+        if name != "any":
+            detects &= np.array(categories) == name
+        k = detects[first[:top]].sum()
+        assert r["detectors"] == k
+        assert r["expected"] == pytest.approx(top * detects.mean())
+        tail = sum(
+            hypergeom.pmf(j, 40, detects.sum(), top) for j in range(int(k), top + 1)
+        )
+        assert r["p"] == pytest.approx(tail)
+    # Benjamini and Hochberg by hand.
+    ps = sorted(r["p"] for r in relation.enrichment_table())
+    for r in relation.enrichment_table():
+        rank = [min(1, min(p * 6 / (i + 1) for i, p in enumerate(ps) if p >= r["p"]))]
+        assert r["p_adjusted"] == pytest.approx(rank[0])
+
+
+def test_a_category_without_detectors_is_not_tested():
+    iou = torch.linspace(0, 0.1, 30).tolist()
+    moved = made_sensitivity(torch.arange(30.0), torch.rand(30))
+    with_texture, without = (
+        relate(moved, made_dissection(iou, categories), tops=[10], permutations=9)
+        # The first unit detects nothing: its IoU is 0.
+        for categories in (["texture", *["color"] * 29], ["color"] * 30)
+    )
+    rows = {row["category"]: row for row in with_texture.enrichment_table()}
+    assert rows["texture"]["detectors"] == rows["texture"]["expected"] == 0
+    assert math.isnan(rows["texture"]["p"])
+    assert math.isnan(rows["texture"]["p_adjusted"])
+    # Nor does it make the other tests more severe.
+    del rows["texture"]
+    assert list(rows.values()) == without.enrichment_table()
+
+
+def test_relation_with_itself_and_with_nothing():
+    iou = torch.linspace(0, 0.1, 30).tolist()
+    dissection = made_dissection(iou, ["color"] * 30)
+    constant, growing = torch.ones(30), torch.arange(30.0)
+    (row,) = relate(
+        made_sensitivity(growing, constant), dissection, permutations=99
+    ).table()
+    assert row["rho"] == row["partial_rho"] == pytest.approx(1)
+    assert row["p"] == pytest.approx(0.02)
+    (row,) = relate(
+        made_sensitivity(constant, growing), dissection, permutations=99
+    ).table()
+    assert all(math.isnan(row[key]) for key in ("rho", "p", "partial_rho", "partial_p"))
+    # Nothing is left of either once the scale is held fixed.
+    (row,) = relate(
+        made_sensitivity(growing, growing), dissection, permutations=99
+    ).table()
+    assert math.isnan(row["partial_rho"])
+
+
+def test_layers_of_few_units():
+    relation = relate(
+        made_sensitivity(torch.rand(6), torch.rand(6)),
+        made_dissection([0.1] * 6, ["color"] * 6),
+        permutations=99,
+    )
+    assert relation.enrichment_table() == []
+
+
+def test_signed_sensitivities_count_by_their_size():
+    iou = [0.01, 0.02, 0.03, 0.04, 0.05]
+    dissection = made_dissection(iou, ["color"] * 5)
+    signed = torch.tensor([1.0, -2, 3, -4, 5])
+    moved = UnitSensitivity("layer", "mean", 3, signed, *torch.ones(3, 5))
+    (row,) = relate(moved, dissection, permutations=99).table()
+    assert row["rho"] == pytest.approx(1)
+    assert moved.against_control.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_relation_figure():
+    iou = torch.rand(30) / 10
+    moved, scale = torch.rand(30), torch.rand(30)
+    dissection = made_dissection(iou.tolist(), ["color"] * 30)
+    relation = relate(made_sensitivity(moved, scale), dissection, permutations=99)
+    figure = plot_relation(relation, title="$t$")
+    figure.canvas.draw()
+    points = np.concatenate([c.get_offsets() for c in figure.axes[0].collections])
+    best = dissection.best("layer")[0].numpy()
+    wanted = np.stack([best, moved.numpy()], axis=1)
+    np.testing.assert_allclose(
+        points[points[:, 0].argsort()], wanted[best.argsort()], rtol=1e-6
+    )
+    assert f"rho {relation.table()[0]['rho']:.2f}" in figure.axes[0].get_title()
+    relation.plot().canvas.draw()
+
+
+BAD_RELATIONS = {
+    "layer": ({"layer": "conv"}, {}, "sensitivity: is of 'conv', want one of the"),
+    "units": ({"mean": torch.rand(5)}, {}, "has 5 units, but 30 were dissected"),
+    "tops": ({}, {"tops": [0, 3]}, r"tops: got \[0, 3\], want positive"),
+    "larger": ({}, {"tops": [5, 31]}, "tops: got 31, want at most the 30 units"),
+    "permutations": ({}, {"permutations": 0}, "permutations: got 0"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"), BAD_RELATIONS.values(), ids=BAD_RELATIONS
+)
+def test_bad_relations(changes, options, message):
+    dissection = made_dissection([0.1] * 30, ["color"] * 30)
+    good = made_sensitivity(torch.rand(30), torch.rand(30))
+    with pytest.raises(ValueError, match=message):
+        relate(UnitSensitivity(**{**vars(good), **changes}), dissection, **options)
+
+
+BAD = {
+    "norm": ({}, {"norm": "l3"}, "norm: got 'l3', want one of l2"),
+    "channel_dim": (
+        {"channel_dim": 4},
+        {},
+        "channel_dim: got 4, but conv has an output",
+    ),
+    "batch": ({"channel_dim": 0}, {}, "channel_dim: got 0, the batch"),
+    "layer": ({"layer": "convs"}, {}, "layer: the model has no 'convs'"),
+    "idle": ({"layer": "unused"}, {}, "ran 0 times in a pass"),
+}
+
+
+@pytest.mark.parametrize(("made", "options", "message"), BAD.values(), ids=BAD)
+def test_bad_input(make_case, made, options, message):
+    case = make_case(2)
+    case.model.unused = nn.Identity()
+    before = state_of(case.model)
+    with pytest.raises(ValueError, match=message):
+        DissectionSensitivity(case.model, **{"layer": "conv", **made}).unit_sensitivity(
+            case.adversarial, case.natural, 1, 2, **options
+        )
+    assert state_of(case.model) == before
+
+
+class Sequences(nn.Module):
+    """A layer with the sequence first, as some transformers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1)).mean(0)
+
+
+def test_units_and_examples_are_not_mixed_up():
+    pairs = AdversarialPair(
+        natural=torch.rand(4, 9, 5),
+        adversarial=torch.rand(4, 9, 5),
+        true_label=0,
+        attack_label=1,
+    )
+    method = DissectionSensitivity(Sequences().eval(), "layer", channel_dim=-1)
+    wanted = r"layer: layer has an output of shape \(9, .*\), want \d+ examples"
+    with pytest.raises(ValueError, match=wanted):
+        method.over(pairs)
+    with pytest.raises(ValueError, match=wanted):
+        method.attribute(*pairs)
+    for channel_dim in (-3, 3):
+        method = DissectionSensitivity(nn.Identity(), "", channel_dim=channel_dim)
+        with pytest.raises(ValueError, match=f"channel_dim: got {channel_dim}, but"):
+            method.over(pairs)
+
+
+def test_predictions_may_agree(make_case):
+    """The change does not depend on labels, so that a failed attack will do."""
+    case = make_case(2)
+    result = DissectionSensitivity(case.model, "conv").decompose(
+        case.natural + 1e-9, case.natural
+    )
+    assert torch.equal(result.labels.target, result.labels.true_target)
+    with pytest.raises(ValueError, match="got the same label"):
+        DissectionSensitivity(case.model, "conv").decompose(
+            case.adversarial, case.natural, 1, 1
+        )
+
+
+def test_bad_component_and_batch(make_case):
+    case = make_case(2)
+    method = DissectionSensitivity(case.model, "conv")
+    with pytest.raises(ValueError, match="component: got 'effect', want one of change"):
+        method.attribute(case.adversarial, case.natural, component="effect")
+    pairs = AdversarialPair(
+        natural=case.natural, adversarial=case.adversarial, true_label=0, attack_label=1
+    )
+    with pytest.raises(ValueError, match="batch_size: got 0"):
+        method.over(pairs, batch_size=0)
+    with pytest.raises(ValueError, match="level: got 1, want more than 0"):
+        method.over(pairs).interval(1)
+    low, _ = method.over(pairs.select(0)).interval()
+    assert low.isnan().all()
