@@ -1,7 +1,7 @@
-"""Explains adversarial examples by what they promote and what they suppress.
+"""Explains adversarial examples: what they promote and what they suppress.
 
-A plugin for Captum, after Xu et al., "Interpreting Adversarial Examples by Activation
-Promotion and Suppression", arXiv:1904.02057.
+A plugin for Captum. The methods are those of Xu et al., "Interpreting Adversarial
+Examples by Activation Promotion and Suppression", arXiv:1904.02057.
 """
 
 from importlib.metadata import version
@@ -35,7 +35,8 @@ from captum_pse.studies.result import Study
 from captum_pse.studies.run import study
 from captum_pse.units.dissection_sensitivity import DissectionSensitivity
 from captum_pse.units.hardening import Hardened, harden
-from captum_pse.units.masking import UnitRange, mask_units, masked_copy, unit_range
+from captum_pse.units.masked_copy import masked_copy
+from captum_pse.units.masking import UnitRange, mask_units, unit_range
 from captum_pse.units.masking_curves import MaskingCurves, evaluate_masking
 from captum_pse.units.relation import Relation, relate
 from captum_pse.units.result import UnitDecomposition

@@ -1,10 +1,10 @@
 """Figures of pairs and their decompositions.
 
-Captum's ``visualize_image_attr`` takes every component as it is. It normalises each map
-on its own, though, and refuses maps that are all zero; here, promotion and suppression
-share one scale in the model's units, and every map can be drawn.
+Captum's ``visualize_image_attr`` accepts every component, too, but it normalises each
+map separately and rejects maps that are 0 everywhere. Here, promotion and suppression
+share one colour scale in the model's units, and every map can be drawn.
 
-All functions return a :class:`matplotlib.figure.Figure` and never show it.
+All functions return a :class:`matplotlib.figure.Figure` and do not show it.
 """
 
 from captum_pse.comparison.figure import plot_agreement

@@ -1,8 +1,8 @@
 """How the documentation is built.
 
-``sphinx-build -W -n --keep-going docs docs/_build/html`` (extra ``docs``). Nothing is
-fetched. The notebooks of ``tutorials/`` are shown with the outputs that are stored in
-them, and not run; Sphinx reads only below ``docs/``, so each build copies them to
+``sphinx-build -W -n --keep-going docs docs/_build/html`` (extra ``docs``). The build
+downloads nothing and does not run the notebooks of ``tutorials/``: their pages show the
+stored outputs. Sphinx reads only below ``docs/``, so each build copies them to
 ``docs/tutorials/``, which git ignores.
 """
 
@@ -41,26 +41,28 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
-# Types stand in the docstrings, with what they are for; signatures show names and
-# defaults. ``returned`` adds what a method without a Returns section returns.
+# Docstrings state the types of arguments, so signatures show names and defaults only.
+# The extension ``returned`` adds the return type of methods without a Returns section.
 autodoc_typehints = "none"
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
-    # Of Captum's base classes; there is nothing behind them here.
+    # Methods of Captum's base classes that these classes do not implement.
     "exclude-members": "attribute_future, compute_convergence_delta, "
     "has_convergence_delta",
 }
-# What other packages say of a method that ours has without a word is not ours to check.
+# Docstrings inherited from other packages are not checked here.
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88
-# One line may describe several attributes, as it may several arguments.
+# One line of ``Attributes`` may describe several, as in ``Args``.
 napoleon_custom_sections = [("Attributes", "params_style")]
 
-# Types of other packages, and words of docstrings that are no names of classes. All
-# names of this package are checked.
+# Types of other packages, and words of docstrings that are not class names. All names
+# of this package are checked.
 nitpick_ignore_regex = [
     ("py:.*", r"(captum|torch|numpy|np|nn|matplotlib|typing|collections|abc)\..*"),
+    # Type variables of generic classes.
+    ("py:obj", r"captum_pse\..*\.(Decompositions|Maps|Results|Sensitivities|Values)"),
     (
         "py:class",
         "Any|Array|Attribution|Callable|Dataset|Figure|Iterator|Label|Mapping|Path"

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from captum_pse import AdversarialPair, demo
+from captum_pse._drawing.figure import Figure
 from captum_pse.cli.models import load_model
 
 ROOT = Path(__file__).parent.parent
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The processes share the cores, and so do those that the tests start.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +32,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-models", action="store_true", help="try every torchvision model"
     )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """None for a process a core; 0, this process, where that is better: a test alone
+    is there before the processes are, and what they print is not seen."""
+    paths = [str(arg) for arg in config.args]
+    alone = all("::" in path or "benchmarks" in path for path in paths)
+    return 0 if alone or config.option.capture == "no" else None
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every PNG of a folder of results one white pixel, for tests that look at
+    none: drawing takes more time than all else there."""
+
+    def save(figure: Figure, path: Path) -> None:
+        Image.new("RGB", (1, 1), "white").save(path)
+
+    monkeypatch.setattr(Figure, "save", save)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For numbers to the last bit, which depend on how many threads add them up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Wrong arguments: each a clear error that names the argument."""
+"""Wrong arguments raise errors that name the argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X0 = torch.rand(2, 3, 6, 6)
 NAN, INF = X.clone(), X0.clone()
 NAN[0, 0, 0, 0], INF[1, 0, 0, 0] = float("nan"), float("inf")
 
-#: What is changed in a good call, the error, and its message.
+#: Changes to a valid call, the error, and its message.
 ATTRIBUTE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     # The pair.
     "shapes differ": (
@@ -272,7 +272,7 @@ FORWARDS: dict[str, tuple[Any, type[Exception], str]] = {
     "dense scores without a label": (
         nn.Conv2d(3, 4, 1),
         ValueError,
-        r"^target: got None, but .* give an index of 3 integers",
+        r"^target: got None, but .* want an index of 3 integers",
     ),
 }
 
@@ -296,14 +296,14 @@ UNBATCHED = {
 
 
 @pytest.mark.parametrize("model", UNBATCHED.values(), ids=UNBATCHED)
-def test_both_lack_the_batch_dimension(model):
+def test_inputs_without_a_batch_dimension(model):
     with pytest.raises(
         ValueError, match=r"forward_func: .*\(3, 6, 6\).* start with the batch"
     ):
         PromotionSuppression(model).attribute(X[0], X0[0], 1, 2)
 
 
-def test_predictions_that_are_equal():
+def test_equal_predictions():
     with pytest.raises(ValueError, match="give both where predictions agree"):
         PromotionSuppression(lambda x: x.flatten(1)[:, :3] * 0).attribute(X, X0)
 

@@ -1,4 +1,4 @@
-"""Captum's own tools on top of PromotionSuppression."""
+"""Captum's tools applied to PromotionSuppression."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRUE_TARGETS = {"int": 2, "list": [2, 3], "tensor": torch.tensor([2, 3])}
 @pytest.mark.parametrize("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
 @pytest.mark.parametrize("true_target", TRUE_TARGETS.values(), ids=TRUE_TARGETS)
 def test_noise_tunnel(make_case, true_target, nt_type):
-    """Equals attributing each noisy copy by itself and taking moments."""
+    """Equals the moments of the attributions of all noisy copies."""
     case, samples = make_case(2, dtype=torch.float32), 3
     method, mask = PromotionSuppression(case.model), grid_mask((6, 6), cell=3)
     target = torch.tensor([0, 1])
@@ -72,8 +72,8 @@ def test_noise_tunnel_expands_masks_of_each_example(make_case):
     torch.testing.assert_close(got, plain, rtol=0, atol=1e-4)
 
 
-def test_infidelity_of_a_linear_model_is_nought():
-    """What erasing a feature takes from a linear model is its weight times it."""
+def test_infidelity_of_a_linear_model_is_zero():
+    """Ablating a feature of a linear model removes weight times feature from it."""
     weight = torch.rand(3, 4)
     x, x0 = torch.rand(2, 4), torch.zeros(2, 4)
 
@@ -157,7 +157,7 @@ def test_visualize_image_attr(demo_model, demo_pairs, component, method):
     figure.canvas.draw()
 
 
-def test_stands_beside_other_methods(demo_model, demo_pairs):
+def test_has_the_shape_of_other_attributions(demo_model, demo_pairs):
     inputs, baselines, target, _ = demo_pairs
     attributions, delta = IntegratedGradients(demo_model).attribute(
         inputs, baselines, target, return_convergence_delta=True, n_steps=20

@@ -1,4 +1,4 @@
-"""What all methods have alike: types, names of layers, units and positions."""
+"""The common interface of all methods: types, layer names, units and positions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_pse._model.normalized import Normalized, named_layers
 from captum_pse._model.positions import Positions
 from captum_pse.pairs.scored import ScoredPair
 
-#: The labels of these tests are not what the models predict.
+#: The labels of these tests differ from the models' predictions.
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
 
@@ -52,7 +52,7 @@ def test_no_public_function_returns_any() -> None:
 
 
 def test_labels_come_in_one_order() -> None:
-    """The attack's before the true one, in signatures and where a pair unpacks."""
+    """The attack label precedes the true label, in signatures and in pairs."""
     order = ["inputs", "baselines", "target", "true_target"]
     for method in (
         pse.PromotionSuppression,
@@ -101,7 +101,7 @@ def test_layers_keep_the_users_names() -> None:
     masked = pse.masked_copy(whole, {"conv": [0]})
     with pse.mask_units(whole, {"conv": [0]}):
         assert torch.equal(masked(x), whole(x))
-    # Without normalisation the names of a user's own wrapper are the user's names.
+    # The names of layers inside a user's own wrapper are those of the wrapper.
     own = nn.Sequential(OrderedDict(model=model))
     assert layer_names(own, [model.conv]) == ["model.conv"]
 
@@ -143,7 +143,7 @@ def test_positions(positions: Positions, maps: torch.Tensor) -> None:
 BAD_POSITIONS = {
     "batch": ((0, None, 0), "channel_dim: got 0"),
     "no such dimension": ((3, None, 0), "channel_dim: got 3, but layer has"),
-    "prefix alone": ((-1, None, 1), "num_prefix_tokens: got 1 without a grid"),
+    "prefix only": ((-1, None, 1), "num_prefix_tokens: got 1 without a grid"),
     "prefix": ((-1, (2, 2), -1), "num_prefix_tokens: got -1"),
     "grid": ((-1, (2, 0), 0), "grid: got 0"),
     "class token": ((-1, (2, 2), 0), r"grid: got \(2, 2\) with 0 prefix"),
@@ -189,7 +189,7 @@ def test_a_scored_pair_is_not_scored_again() -> None:
     torch.testing.assert_close(
         found.smallest_fraction, again.smallest_fraction, equal_nan=True
     )
-    with pytest.raises(ValueError, match="want None where inputs is a scored pair"):
+    with pytest.raises(ValueError, match="want None if inputs is a scored pair"):
         pse.refine(model, result.pair, x0, **options)
     with pytest.raises(TypeError, match="baselines: got None"):
         pse.refine(model, x0, **options)

@@ -1,4 +1,4 @@
-"""Figures: what they draw is the numbers, and every kind of map draws."""
+"""Figures show the numbers of a result, for every kind of map."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from captum_pse import (
     RegionDecomposition,
     agreement,
     channel_mask,
+    dissection,
     grid_mask,
     visualization,
 )
 from captum_pse.demo import CLASSES
 from captum_pse.pairs.labels import PairLabels
 from captum_pse.pairs.scored import ScoredPair
+from captum_pse.pixels.refinement import Curve
 from captum_pse.regions.result import CLASS_MAPS
 from captum_pse.visualization import (
     COLORS,
@@ -43,8 +45,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
 SIZE = 8
 
-#: What modules import for type checking alone.
-TYPES = {name: getattr(captum_pse, name) for name in captum_pse.__all__}
+#: Types that modules import only for type checking.
+TYPES = {
+    name: getattr(module, name)
+    for module in (captum_pse, dissection)
+    for name in module.__all__
+} | {"Curve": Curve}
 
 
 def linear(weight: Tensor):
@@ -194,9 +200,9 @@ def test_every_map_draws(delta, scale, channels, tmp_path):
     )
     figure = result.plot()
     figure.savefig(tmp_path / "figure.png", dpi=40)
-    said = "rescaled from" in titled(figure, "natural").get_title()
+    noted = "rescaled from" in titled(figure, "natural").get_title()
     outside = bool(((result.inputs[0] < 0) | (result.inputs[0] > 1)).any())
-    assert said == (outside or scale > 1)
+    assert noted == (outside or scale > 1)
 
 
 def test_a_constant_image_outside_the_range_draws(tmp_path):
@@ -222,7 +228,7 @@ def test_titles_name_the_labels_and_a_failed_attack(demo_model, demo_pairs):
     )
     text = result.plot(1, class_names=CLASSES, title="mine")._suptitle.get_text()
     assert text.startswith("mine: true boat (1), attacked towards house (7)\n")
-    assert "the model says butterfly (2) on the adversarial" in text
+    assert "the model predicts butterfly (2) on the adversarial" in text
 
 
 def test_other_inputs_draw_as_bars():
@@ -254,7 +260,7 @@ def test_a_notebook_shows_figures_by_themselves(demo_model, demo_pairs):
 
 
 @pytest.mark.parametrize("draw", [plot_pair, plot_groups])
-def test_examples_that_are_not_there(draw):
+def test_examples_out_of_range(draw):
     x0 = torch.rand(1, 3, SIZE, SIZE)
     result = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE))).decompose(
         x0, x0, 1, 2
@@ -306,7 +312,7 @@ def test_region_maps_share_a_scale():
 
 
 REGIONS = {
-    "all nought": [torch.zeros(1, 1, SIZE, SIZE)] * 4,
+    "all zero": [torch.zeros(1, 1, SIZE, SIZE)] * 4,
     "one-signed": [-torch.rand(1, 1, SIZE, SIZE)] * 4,
     "at the layer's size": [torch.rand(1, 1, 2, 2)] * 4,
 }
@@ -322,7 +328,7 @@ def test_every_region_map_draws(maps, delta, tmp_path):
 
 
 def regions(x: Tensor, x0: Tensor, **maps: Tensor) -> RegionDecomposition:
-    """A result with those maps, and 0 for the others."""
+    """A result with the given maps; the others are 0."""
     labels = PromotionSuppression(linear(torch.ones(3, SIZE, SIZE))).decompose(
         x, x0, 1, 2, feature_mask=channel_mask(x)
     )
@@ -346,11 +352,11 @@ def test_methods_side_by_side():
 
     for component in ("promotion", "suppression"):
         compared = {"a": pse.attribution(component), "b": other.attribution(component)}
-        alike = agreement(compared, feature_mask=mask, top=4)
-        rho = alike.rank_correlation[1, 0, 1]
-        share = alike.overlap[1, 0, 1]
+        agreed = agreement(compared, feature_mask=mask, top=4)
+        rho = agreed.rank_correlation[1, 0, 1]
+        overlap = agreed.overlap[1, 0, 1]
         ax = titled(figure, f"other\n{component}")
-        assert ax.get_title().endswith(f"rho {rho:.2f}, top 4 shared {share:.0%}")
+        assert ax.get_title().endswith(f"rho {rho:.2f}, top 4 shared {overlap:.0%}")
         drawn = ax.images[0].get_array()
         wanted = other.attribution(component)[1].sum(0).numpy()
         np.testing.assert_allclose(drawn, wanted, rtol=1e-5)
@@ -367,8 +373,8 @@ def test_methods_side_by_side():
 
 
 @pytest.mark.parametrize("own", ["channels", "one group"])
-def test_groups_that_maps_cannot_be_compared_on(own):
-    """A result's own groups serve the comparison where there are several."""
+def test_methods_on_few_groups(own):
+    """The comparison uses a result's own groups only if there are several."""
     x, x0 = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
     mask = channel_mask(x) if own == "channels" else torch.zeros(1, 1, 1, 1).long()
     pse = PromotionSuppression(linear(torch.rand(3, SIZE, SIZE))).decompose(
@@ -391,7 +397,7 @@ def test_masks_of_two_dimensions():
     assert titles[0] == titles[1]
 
 
-def test_one_method_and_maps_of_nothing():
+def test_one_method_and_maps_of_zeros():
     x, x0 = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
     result = regions(x, x0)
     plot_methods({"nothing": result}).canvas.draw()
@@ -433,9 +439,9 @@ def test_agreement_as_matrices():
     figure.canvas.draw()
     for start, matrix in (
         ("Spearman", result.rank_correlation),
-        ("share of the top 3", result.overlap),
+        ("overlap of the top 3", result.overlap),
     ):
         ax = titled(figure, start)
         np.testing.assert_allclose(ax.images[0].get_array(), matrix.mean(0), rtol=1e-6)
-        said = [text.get_text() for text in ax.texts]
-        assert said == [f"{value:.2f}" for value in matrix.mean(0).flatten()]
+        texts = [text.get_text() for text in ax.texts]
+        assert texts == [f"{value:.2f}" for value in matrix.mean(0).flatten()]

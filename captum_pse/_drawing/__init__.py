@@ -1,6 +1,6 @@
-"""What all figures are made of.
+"""Shared by all figures.
 
-- ``figure``: the figure that every plot returns
+- ``figure``: the figure class that every plot returns
 - ``images``: the images of a pair as arrays
 - ``panels``: maps, colour bars and headings
 - ``styles``: colours and markers

@@ -1,4 +1,4 @@
-"""The images of a pair as arrays to draw."""
+"""The images of a pair as arrays for drawing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 
 def to_numpy(x: Tensor) -> Array:
+    """``x`` as a float32 array on the CPU."""
     return x.detach().to("cpu", torch.float32).numpy()
 
 
@@ -23,10 +24,11 @@ def display_pair(
 ) -> tuple[Array, Array, str]:
     """The natural and the adversarial image ``(H, W, 3)``, and a note for their titles.
 
-    Values outside [0, 1] make both be rescaled together, which the note says.
+    If values lie outside [0, 1], both images are rescaled by the same factor and the
+    note states their range. Otherwise the note is empty.
 
     Raises:
-        ValueError: The result is not of one image input.
+        ValueError: The result has other inputs than one image ``(N, C, H, W)``.
     """
     if len(result.inputs) != 1 or result.inputs[0].dim() != 4:
         shapes = [tuple(x.shape) for x in result.inputs]
@@ -47,10 +49,10 @@ def display_pair(
 
 
 def perturbation(result: ScoredPair | PairResult, example: int) -> tuple[Array, float]:
-    """The perturbation ``(H, W)``, and the end of its scale.
+    """The perturbation ``(H, W)``, and the upper limit of its colour scale.
 
-    In each pixel it is the channel that changed most. The scale is symmetric about 0
-    and spans 99.5 % of the pixels.
+    Each pixel has the change of the channel that changed most. The scale is symmetric
+    about 0 and covers 99.5 % of the pixels.
     """
     delta = (result.inputs[0] - result.baselines[0])[example]
     values = to_numpy(strongest_channel(delta))
@@ -59,11 +61,12 @@ def perturbation(result: ScoredPair | PairResult, example: int) -> tuple[Array, 
 
 
 def strongest_channel(delta: Tensor) -> Tensor:
-    """Of a change ``(C, H, W)``, that of the channel that changed most: ``(H, W)``."""
+    """A change ``(C, H, W)`` as ``(H, W)``: in each pixel, the channel that changed
+    most."""
     delta = delta.float()
     return delta.gather(0, delta.abs().argmax(0, keepdim=True))[0]
 
 
 def positive(*limits: float) -> float:
-    """The first positive limit of a scale, or 1 where there is nothing to see."""
+    """The first positive limit of a colour scale, or 1 if there is none."""
     return next((limit for limit in limits if limit > 0), 1.0)

@@ -1,4 +1,4 @@
-"""What the figures are made of."""
+"""Panels of figures: maps, colour bars, headings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from captum_pse.pairs.labels import PairLabels
 
 
 def bare(ax: Axes, title: str) -> None:
+    """Gives ``ax`` a title and a hatched background, and removes its ticks."""
     ax.set_title(title, fontsize=9, parse_math=False)
     ax.set_xticks([])
     ax.set_yticks([])
-    # Shows through where a map has no value: features in no group.
+    # The hatching is visible where a map has no value: features in no group.
     ax.patch.set(facecolor="white", edgecolor="#d0d0d0", hatch="xxx")
 
 
 def colour_bar(
     ax: Axes, image: AxesImage, values: Array, low: float, high: float, unit: str
 ) -> None:
-    """The bar of one map; arrows on it say where values go beyond it."""
+    """The colour bar of one map; its ends are arrows if values exceed its limits."""
     slack = 1e-3 * (high - low)
     below = np.nanmin(values) < low - slack
     above = np.nanmax(values) > high + slack
@@ -39,7 +40,7 @@ def colour_bar(
 def draw_map(
     ax: Axes, values: Array, title: str, unit: str, cmap: str, low: float, high: float
 ) -> None:
-    """One map with its colour bar."""
+    """Draws one map with its colour bar."""
     bare(ax, title)
     image = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
     colour_bar(ax, image, values, low, high, unit)
@@ -59,22 +60,27 @@ def headline(
     class_names: Sequence[str] | None,
     title: str | None,
 ) -> str:
-    """Two lines on one example: the labels, and how far the scores moved."""
+    """Two lines on one example: its labels and the changes of their scores.
+
+    If the prediction on the adversarial input is not the attack label, it is added.
+    """
     t, t0 = (int(index[example, 0]) for index in (labels.target, labels.true_target))
-    moved = labels.adversarial_scores - labels.natural_scores
-    gain, loss = moved[example].tolist()
+    changes = labels.adversarial_scores - labels.natural_scores
+    attack_change, true_change = changes[example].tolist()
     text = "" if title is None else f"{printable(title)}: "
     text += (
         f"true {_class_name(t0, class_names)}, attacked towards "
         f"{_class_name(t, class_names)}\n"
-        f"attack logit {gain:+.2f}, true logit {loss:+.2f}"
+        f"attack logit {attack_change:+.2f}, true logit {true_change:+.2f}"
     )
-    said = int(labels.adversarial_class[example])
-    if said != t:
-        text += f"; the model says {_class_name(said, class_names)} on the adversarial"
+    predicted = int(labels.adversarial_class[example])
+    if predicted != t:
+        name = _class_name(predicted, class_names)
+        text += f"; the model predicts {name} on the adversarial"
     return text
 
 
 def existing(n: int, example: int) -> None:
+    """Raises IndexError unless ``example`` is an index of n examples."""
     if not 0 <= example < n:
         raise IndexError(f"example: got {example}, want 0 to {n - 1}")

@@ -1,4 +1,4 @@
-"""Colours, markers and colour scales, once for all figures and pages."""
+"""Colours, markers and colour scales of all figures and reports."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 
-#: Okabe and Ito's colours, told apart with any colour vision.
+#: Okabe and Ito's colours, which are distinct with any colour vision.
 OKABE_ITO = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7"),
     *("#56b4e9", "#d55e00", "#f0e442", "#666666"),
 )
-#: Colour and marker of each line of a figure.
+#: Colours and markers of the lines of a figure, in order.
 STYLES = (
     ("#d55e00", "o"),
     ("#0072b2", "s"),
@@ -24,6 +24,6 @@ STYLES = (
 
 
 def sampled(name: str, n: int) -> npt.NDArray[Any]:
-    """``n`` colours ``(n, 3)`` in [0, 1], evenly spaced over a map of matplotlib."""
+    """``n`` evenly spaced colours ``(n, 3)`` in [0, 1] of a matplotlib colour map."""
     rgba: npt.NDArray[Any] = matplotlib.colormaps[name](np.linspace(0, 1, n))
     return rgba[:, :3]

@@ -1,10 +1,10 @@
-"""Files and processes: results that are whole or absent, and runs that resume.
+"""Files and processes: complete results, and runs that resume.
 
-- ``files``: files and folders that are written as one
+- ``files``: files and folders written completely or not at all
 - ``manifest``: versions and settings beside a result
 - ``saved``: the file format of results
-- ``text``: names from outside, made fit to show
+- ``text``: text from outside, made printable
 - ``checkpoint``: partial results of a long run
 - ``tasks``: independent tasks, distributed over processes and resumable
-- ``distributed``: the few calls of ``torch.distributed`` that are needed
+- ``distributed``: ``torch.distributed``, for one process or many
 """

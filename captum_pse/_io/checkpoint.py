@@ -1,4 +1,4 @@
-"""Partial results of a long run, so that a killed one can go on."""
+"""Partial results of a long run, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ State = dict[str, Tensor]
 
 
 class Checkpoint:
-    """A file with the state of one process after so many batches.
+    """A file with the state of one process after a number of batches.
 
     Args:
-        path (Path, optional): The file; None keeps nothing.
-        run (str): What the run is, see :func:`fingerprint`: a file of another run is
-            of no use and will be replaced.
+        path (Path, optional): The file; None writes no file.
+        run (str): The identity of the run, see :func:`fingerprint`. A file of another
+            run is ignored and replaced.
 
     Attributes:
-        every (float): Seconds between two states.
+        every (float): Least time between two states, in seconds.
     """
 
     every = 30.0
@@ -37,8 +37,8 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> tuple[int, State] | None:
-        """How many batches were done, and the state then; None to start anew, where
-        the file is absent, damaged, or of another run."""
+        """The number of batches done, with the state after them; None if the file is
+        absent, damaged, or of another run."""
         from safetensors import SafetensorError, safe_open
 
         if self._path is None or not self._path.is_file():
@@ -56,7 +56,13 @@ class Checkpoint:
     def save(
         self, batches: int, state: Callable[[], State], *, now: bool = False
     ) -> None:
-        """Writes the state, whole or not at all, where it is time to."""
+        """Writes the state if ``every`` seconds have passed since the last one.
+
+        Args:
+            batches (int): The number of batches done.
+            state (Callable): Returns the state; called only to write it.
+            now (bool, optional): Whether to write it at once. Default: False
+        """
         from safetensors.torch import save_file
 
         due = now or time.monotonic() - self._last >= self.every
@@ -72,7 +78,7 @@ class Checkpoint:
 
 
 def fingerprint(settings: Mapping[str, Any], tensors: Iterable[Tensor]) -> str:
-    """A digest of settings and of tensors: what a run starts from."""
+    """A digest of the settings and tensors that a run starts from."""
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode())
     for x in tensors:
         raw = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

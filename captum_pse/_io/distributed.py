@@ -1,4 +1,4 @@
-"""The little that is asked of torch.distributed, for one process as for many."""
+"""Calls of torch.distributed that also work in a single process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _is_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within the block this process counts as the only one: it does all the work."""
+    """Within the block, this process works as if it were the only one."""
     before = _is_alone.set(True)
     try:
         yield
@@ -25,14 +25,14 @@ def alone() -> Iterator[None]:
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process's number and how many there are; ``(0, 1)`` without a group."""
+    """The process's rank and the number of processes; ``(0, 1)`` without a group."""
     if not _is_alone.get() and dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of every process's tensor of that shape, everywhere."""
+    """Sums tensors of one shape over all processes; every process gets the sum."""
     if rank_and_size()[1] == 1:
         return values
     total = values.clone()
@@ -41,7 +41,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def of_all_processes(values: Tensor) -> list[Tensor]:
-    """Every process's tensor of that shape, by rank, everywhere."""
+    """Gathers tensors of one shape, by rank; every process gets all of them."""
     size = rank_and_size()[1]
     if size == 1:
         return [values]
@@ -51,17 +51,21 @@ def of_all_processes(values: Tensor) -> list[Tensor]:
 
 
 def barrier() -> None:
-    """Waits for all processes."""
+    """Waits until all processes arrive here."""
     if rank_and_size()[1] > 1:
         dist.barrier()
 
 
 @contextmanager
 def launched_group(device: str) -> Iterator[str]:
-    """The process group that ``torchrun`` asks for, if it launched this process.
+    """Opens the process group, if ``torchrun`` launched this process.
+
+    Args:
+        device (str): The device that the user chose; ``"cuda"`` becomes this process's
+            own GPU.
 
     Yields:
-        *str*: This process's own device.
+        *str*: This process's device.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield device

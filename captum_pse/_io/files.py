@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or as before."""
+"""Files and folders that are written completely or left as before."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block succeeds.
+    """A temporary path beside ``path``; replaces ``path`` when the block succeeds.
 
-    The folder is made where it is missing. When the block raises, ``path`` is as before
-    and the temporary file is gone.
+    The folder is created if missing. If the block raises, ``path`` is left as before
+    and the temporary file is deleted.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +30,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder whose contents move into ``folder`` when the block succeeds.
+    """A temporary folder; its contents move into ``folder`` when the block succeeds.
 
-    They replace what has the same name there, folders as a whole; anything else stays.
-    When the block raises, ``folder`` is as before, or absent as before.
+    A file or folder there is replaced by one of the same name; everything else stays.
+    If the block raises, ``folder`` is left as before, or absent as before.
     """
     final = Path(folder)
     is_new = not final.exists()
@@ -48,14 +48,14 @@ def atomic_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
                     shutil.rmtree(final / made.name)
                 made.replace(final / made.name)
     except BaseException:
-        # Not empty where it was interrupted as the results moved in.
+        # The folder is not empty if the interruption came while results moved in.
         if is_new and not any(final.iterdir()):
             final.rmdir()
         raise
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows of the same columns, at least one, under a line of their names."""
+    """Writes at least one row, all with the same columns, below a header."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -63,13 +63,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON; see :func:`plain`."""
+    """Writes a value as JSON, with null for NaN and infinity; see :func:`plain`."""
     text = json.dumps(plain(value), indent=1, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: None for NaN and the infinite."""
+    """Replaces NaN and infinity, which JSON lacks, by None."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

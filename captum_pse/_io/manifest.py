@@ -1,4 +1,4 @@
-"""What a result writes down beside its numbers: versions and settings."""
+"""The manifest of a result: versions and settings."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 
 def told(settings: Mapping[str, Any] | None, own: Iterable[str]) -> dict[str, Any]:
-    """The caller's settings, to write down beside a result's own.
+    """The caller's settings, checked against the names of a result's own settings.
 
-    What JSON has no type for, paths, say, becomes text.
+    Values without a JSON type, such as paths, become text.
 
     Args:
-        settings (mapping, optional): The caller's.
-        own (iterable of str): The names of the result's.
+        settings (mapping, optional): The caller's settings.
+        own (iterable of str): The names of the result's own settings.
 
     Raises:
-        ValueError: One has the name of another.
+        ValueError: A name is already one of the result's own.
     """
     found: dict[str, Any] = json.loads(json.dumps(dict(settings or {}), default=str))
     if taken := sorted(found.keys() & set(own)):
         raise ValueError(
-            f"settings: got {taken[0]!r}, want other names than those that the result "
-            f"writes down itself: {', '.join(sorted(own))}"
+            f"settings: got {taken[0]!r}, want other names than those of the result's "
+            f"own settings: {', '.join(sorted(own))}"
         )
     return found
 
@@ -33,7 +33,7 @@ def told(settings: Mapping[str, Any] | None, own: Iterable[str]) -> dict[str, An
 def manifest(
     own: Mapping[str, Any], settings: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The versions, a result's own settings, and the caller's; see :func:`told`."""
+    """The versions, a result's own settings and the caller's; see :func:`told`."""
     first = {**versions(), **own}
     return first | told(settings, first)
 

@@ -1,4 +1,4 @@
-"""How results are written to one file and read back."""
+"""Results in files: one safetensors file for each."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Saved = TypeVar("Saved", bound="SavedResult")
 
 
 class SavedResult(ABC):
-    """A result that writes itself to one file and reads itself back."""
+    """A result that can be saved to one file and loaded again."""
 
-    #: What the file holds, with its version; checked when it is read.
+    #: The name and version of the file format; checked on loading.
     _FORMAT: ClassVar[str]
-    #: Older formats that can still be read.
+    #: Older formats that can still be loaded.
     _OLDER: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors by name, and the settings, which JSON can hold."""
+        """The tensors by name, and the settings as plain JSON values."""
 
     @classmethod
     @abstractmethod
@@ -38,16 +38,16 @@ class SavedResult(ABC):
         """The inverse of :meth:`_contents`."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one safetensors file, whole or not at all.
+        """Writes the result to one safetensors file, completely or not at all.
 
-        The file's metadata hold the versions and settings as JSON. The folder is made
-        where it is missing.
+        The file's metadata hold the versions and settings as JSON. The folder is
+        created if missing.
 
         Args:
-            path (str or Path): The file; any ending.
+            path (str or Path): The file, with any ending.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         from safetensors.torch import save_file
 
@@ -60,18 +60,18 @@ class SavedResult(ABC):
 
     @classmethod
     def load(cls: type[Saved], path: str | os.PathLike[str]) -> Saved:
-        """Reads what :meth:`save` wrote.
+        """Reads a file written by :meth:`save`.
 
         Args:
             path (str or Path): The file.
 
         Returns:
-            *The class*: With the same numbers, on the CPU.
+            *The class*: The result, with the same numbers, on the CPU.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is not a file of :meth:`save`, it is of another result or
-                format, which the message says, or it is damaged.
+            ValueError: The file was not written by :meth:`save`, holds another result
+                or format, which the message names, or is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -82,7 +82,9 @@ class SavedResult(ABC):
                 manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, ValueError) as error:
-            raise ValueError(f"path: {path} is no file of save() ({error})") from error
+            raise ValueError(
+                f"path: {path} was not written by save() ({error})"
+            ) from error
         check_format("path", path, manifest, cls._FORMAT, *cls._OLDER)
         try:
             return cls._of_contents(tensors, manifest)
@@ -93,24 +95,24 @@ class SavedResult(ABC):
 
 
 def check_format(name: str, path: Any, manifest: Any, wanted: str, *older: str) -> None:
-    """Raises ValueError for a manifest of another format, and says which."""
+    """Raises ValueError unless a manifest has the wanted format or an older one."""
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found is None:
-        raise ValueError(f"{name}: {path} is no file of captum_pse")
+        raise ValueError(f"{name}: {path} was not written by captum_pse")
     if found not in (wanted, *older):
         raise ValueError(
-            f"{name}: {path} is in the format {found}, of captum_pse "
+            f"{name}: {path} has the format {found}, written by captum_pse "
             f"{manifest.get('captum_pse')}, want {wanted}"
         )
 
 
 def renamed(tree: Any, names: Mapping[str, str]) -> Any:
-    """A structure of dicts and lists with other keys, for files of older formats.
+    """Renames the keys of nested dicts and lists, for files of older formats.
 
     Args:
         tree (Any): Plain JSON.
-        names (mapping): By a regular expression that matches the whole old key, the new
-            one, as for ``re.sub``.
+        names (mapping): From regular expressions, each of which matches an old key
+            completely, to new keys, as in ``re.sub``. The first match counts.
     """
     if isinstance(tree, Mapping):
         found = {}
@@ -127,7 +129,7 @@ def renamed(tree: Any, names: Mapping[str, str]) -> Any:
 
 
 def number(prefix: str, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Tensors by the names ``prefix.0``, ``prefix.1``, ..."""
+    """Names tensors ``prefix.0``, ``prefix.1``, ..."""
     return {f"{prefix}.{i}": x for i, x in enumerate(tensors)}
 
 

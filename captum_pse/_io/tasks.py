@@ -1,4 +1,4 @@
-"""Work in independent pieces: shared among processes, kept, and gone on with."""
+"""Independent tasks, distributed over processes and resumable."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ def run_tasks(
     run: str,
     title: str | None = None,
 ) -> list[Record]:
-    """The record of each task, in order; those that ``folder`` holds are not redone.
+    """Runs each task once and returns the records, in order.
 
-    Every process has to call it with the same tasks, each of which one process does.
+    A task whose record is already in ``folder`` is skipped. All processes must call
+    this with the same tasks; each task runs in one process.
 
     Args:
-        tasks (mapping): By the name of its file, what makes the record: plain JSON,
-            whose numbers are read back as they were.
-        folder (Path): Of the records, one file each; shared by the processes.
-        run (str): What the tasks are of, see
-            :func:`captum_pse._io.checkpoint.fingerprint`: records of another run are of
-            no use.
-        title (str, optional): Of a progress bar; None shows none.
+        tasks (mapping): From file names to functions that return a record of plain
+            JSON. Numbers are read back exactly.
+        folder (Path): The folder of the records, one file each, shared by the
+            processes.
+        run (str): The identity of the run, see
+            :func:`captum_pse._io.checkpoint.fingerprint`. Records of another run are
+            ignored.
+        title (str, optional): The title of a progress bar; None shows none.
+            Default: None
     """
     rank, size = rank_and_size()
     names = list(tasks)
-    # Shuffled, because heavy tasks come at regular distances.
+    # Shuffled, because heavy tasks stand at regular intervals.
     mine = random.Random(0).sample(names, len(names))[rank::size]  # noqa: S311
     for name in tqdm(mine, title, disable=title is None or rank > 0):
         path = folder / f"{name}.json"
@@ -49,14 +52,14 @@ def run_tasks(
                 partial.write_text(text, encoding="utf-8")
     barrier()
     records = [_read(folder / f"{name}.json", run) for name in names]
-    # No process may end the run, and delete the records, while another one reads them.
+    # No process may end the run and delete the records while another reads them.
     barrier()
     assert all(record is not None for record in records)
     return [record for record in records if record is not None]
 
 
 def _read(path: Path, run: str) -> Record | None:
-    """The record in a file; None where it is absent, damaged or of another run."""
+    """The record in a file; None if it is absent, damaged or of another run."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return dict(found["record"]) if found["run"] == run else None

@@ -1,4 +1,4 @@
-"""Text from outside, fit to be shown."""
+"""Text from outside, made printable."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 
 def printable(text: str, most: int = 60) -> str:
-    """``text`` on one line, without control characters, at most so many characters."""
+    """``text`` on one line of at most ``most`` characters, no control characters."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def file_name(text: str) -> str:
-    """``text`` as part of a file's name, of letters, digits, dots and dashes."""
+    """``text`` as part of a file name: letters, digits, dots and dashes."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[:80]

@@ -1,12 +1,12 @@
-"""The user's model and what is passed to it, checked.
+"""The user's model, and the checks of what is passed to it.
 
-- ``checks``: tensors and integers
-- ``forward``: one call of the model
+- ``checks``: checks of arguments
+- ``forward``: one forward pass of the model
 - ``targets``: labels in Captum's target formats
-- ``normalized``: a model with its normalisation in front
-- ``layers``: layers by name
-- ``positions``: where a layer's output has its units and positions
-- ``activations``: the outputs of layers
+- ``normalized``: a model with normalisation in front
+- ``layers``: finds and names layers
+- ``positions``: which dimensions of a layer's output are units and positions
+- ``activations``: reads the outputs of layers
 - ``usage``: Captum's usage log
 - ``unchanged``: restores a model after third-party code ran on it
 """

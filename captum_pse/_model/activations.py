@@ -1,4 +1,4 @@
-"""The outputs of a model's layers, read by hooks."""
+"""Reads the outputs of a model's layers by forward hooks."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ def scores_and_activations(
     *,
     differentiable: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The scores of a batch, and the output of each layer, in one pass.
+    """The scores of a batch and the output of each layer, from one forward pass.
 
-    With ``differentiable``, the graph of the scores begins at the first of the layers
-    that runs: nothing below it is kept, and neither frozen parameters nor the caller's
-    ``no_grad`` matter. Hooks live for this call alone, and act in this thread alone, so
-    that several threads can use one model.
+    With ``differentiable``, the autograd graph starts at the first of the layers that
+    runs. Nothing before that layer is stored. Frozen parameters and the caller's
+    ``no_grad`` make no difference. The hooks exist only during this call and act only
+    in this thread, so several threads can share one model.
 
     Args:
         forward_func (Callable): The model, or a function around it.
         layers (sequence of nn.Module): Layers that run once in a pass and return one
             tensor.
-        inputs (tuple[Tensor, ...]): The batch; stays as it is.
-        additional_forward_args (tuple, optional): What follows the inputs. Default: ()
-        differentiable (bool): Whether ``torch.autograd.grad`` of the scores by the
-            activations is wanted.
+        inputs (tuple[Tensor, ...]): The batch. It is not modified.
+        additional_forward_args (tuple, optional): Arguments after the inputs.
+            Default: ()
+        differentiable (bool): Whether the caller takes gradients of the scores with
+            respect to the activations.
 
     Returns:
-        *tuple*: Scores ``(N, C, ...)``, and an activation for each layer.
+        *tuple*: Scores ``(N, C, ...)``, and one activation for each layer.
 
     Raises:
         TypeError: A layer does not return one tensor.
-        ValueError: A layer does not run, or runs several times; or as
+        ValueError: A layer does not run, or runs several times. Also as
             :func:`captum_pse._model.forward.first_scores`.
     """
     thread = threading.get_ident()
@@ -55,7 +56,7 @@ def scores_and_activations(
                 outputs[i].append(output)
                 return None
             if not differentiable:
-                # A copy: an in-place operation may follow.
+                # Copied, since an in-place operation may follow.
                 outputs[i].append(output.clone())
                 return None
             if not torch.is_grad_enabled():
@@ -70,8 +71,8 @@ def scores_and_activations(
     try:
         for i, layer in enumerate(layers):
             handles.append(layer.register_forward_hook(hook(i)))
-        # The hook of the first layer turns gradients on; leaving the block turns them
-        # back to what the caller had.
+        # The hook of the first layer enables gradients. Leaving the block restores the
+        # caller's mode.
         with torch.no_grad():
             scores = first_scores(forward_func, inputs, additional_forward_args)
     finally:
@@ -96,15 +97,15 @@ class _EnoughError(BaseException):
 
 
 class ActivationReader:
-    """Gives the output of each layer, in passes that end when the last of them has run.
+    """Reads the output of each layer; a pass stops once all layers have run.
 
-    An output is copied only where the model writes into it later, which the first pass
-    finds out.
+    An output is copied only if the model overwrites it later in the pass. The first
+    pass detects this.
 
     Args:
         forward_func (Callable): The model, or a function around it.
-        layers (sequence of nn.Module): Layers that :func:`scores_and_activations` was
-            seen to take.
+        layers (sequence of nn.Module): Layers that :func:`scores_and_activations`
+            accepted before.
     """
 
     def __init__(self, forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> None:
@@ -123,11 +124,11 @@ class ActivationReader:
             def keep(module: nn.Module, args: Any, output: Tensor) -> None:
                 if threading.get_ident() != thread:
                     return
-                # Tensors of inference mode do not tell whether they were written into.
-                silent = output.is_inference()
-                copied = silent or i in self._overwritten
+                # Inference tensors have no version counter that detects a write.
+                unversioned = output.is_inference()
+                copied = unversioned or i in self._overwritten
                 outputs[i] = output.clone() if copied else output
-                versions[i] = 0 if silent else outputs[i]._version
+                versions[i] = 0 if unversioned else outputs[i]._version
                 if len(outputs) == len(self._layers):
                     raise _EnoughError
 

@@ -1,7 +1,8 @@
-"""Checks of arguments: tensors, integers, fractions, choices."""
+"""Checks of arguments: tensors, integers, fractions, percentiles, choices."""
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ Tensors = TypeVar("Tensors", Tensor, tuple[Tensor, ...])
 
 
 def as_tuple(name: str, value: Any) -> tuple[Tensor, ...]:
+    """A tensor or a tuple of tensors as a tuple; TypeError for anything else."""
     tensors = value if isinstance(value, tuple) else (value,)
     if not tensors or not all(isinstance(x, Tensor) for x in tensors):
         kinds = ", ".join(type(x).__name__ for x in tensors) or "an empty tuple"
@@ -38,17 +40,18 @@ def check_tensors(
     *,
     share_natural: bool = False,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Both sides of a pair as tuples of tensors that belong together.
+    """Both sides of a pair as tuples of tensors that match each other.
 
     Args:
-        adversarial (Tensor or tuple[Tensor, ...]): The one side of the pair.
-        natural (Tensor or tuple[Tensor, ...]): The other.
-        names (tuple[str, str], optional): What messages call the two.
-        share_natural (bool, optional): Whether one natural example may stand against
-            many adversarial ones. Default: False
+        adversarial (Tensor or tuple[Tensor, ...]): The adversarial side.
+        natural (Tensor or tuple[Tensor, ...]): The natural side.
+        names (tuple[str, str], optional): The names of the two in messages.
+            Default: ``("adversarial", "natural")``
+        share_natural (bool, optional): Whether one natural example may be shared by all
+            adversarial ones. Default: False
 
     Raises:
-        TypeError: Not tensors, or not of floating-point numbers.
+        TypeError: Not tensors, or not floating-point tensors.
         ValueError: Different shapes, dtypes, devices or numbers of inputs; no examples;
             NaN or infinite values.
     """
@@ -96,12 +99,22 @@ def check_positive_int(name: str, value: Any) -> None:
 
 
 def check_fraction(name: str, value: Any) -> float:
-    """``value`` as a float, or ValueError unless it is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: got {value!r}, want a number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value}, want 0 to 1")
-    return float(value)
+    """``value`` as a float; TypeError or ValueError unless it is a number in [0, 1]."""
+    return _check_range(name, value, 1)
+
+
+def check_percentile(name: str, value: Any) -> float:
+    """``value`` as a float; TypeError or ValueError unless it is in [0, 100]."""
+    return _check_range(name, value, 100)
+
+
+def _check_range(name: str, value: Any, most: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: got {value!r}, want a number from 0 to {most}")
+    number = float(value)
+    if not 0 <= number <= most:
+        raise ValueError(f"{name}: got {value}, want 0 to {most}")
+    return number
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How every class of the package runs the user's model: unchanged, and checked."""
+"""Runs the user's model and checks what it returns."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def forward_args(additional_forward_args: Any) -> tuple[Any, ...]:
 
 
 def require_eval_batch_norm(forward_func: ForwardFunc) -> None:
-    """Raises ValueError where a batch norm of the model is in training mode.
+    """Raises ValueError if a batch norm of the model is in training mode.
 
-    It would mix the examples of a batch, and every pass would move its running
-    statistics.
+    Its output would depend on the other examples of the batch, and every pass would
+    update its running statistics.
     """
     for name, module in named_layers(forward_func).items():
         if isinstance(module, _BatchNorm) and module.training:
@@ -40,12 +40,13 @@ def first_scores(
     inputs: tuple[Tensor, ...],
     additional_forward_args: tuple[Any, ...] = (),
 ) -> Tensor:
-    """The scores of the user's own inputs, which stay as they are.
+    """The scores of the user's inputs, which are not modified.
 
-    Works on copies: a model may write into its inputs, or give out one buffer twice.
+    Inputs and scores are copied: a model may overwrite its inputs, or return the same
+    buffer at every call.
 
     Raises:
-        TypeError, ValueError: As :func:`run_forward`, or the model does not take such
+        TypeError, ValueError: As :func:`run_forward`, or the model does not accept the
             inputs.
     """
     require_eval_batch_norm(forward_func)
@@ -58,7 +59,7 @@ def first_scores(
     except Exception as error:
         raise ValueError(
             f"forward_func: raised {type(error).__name__} ({error}) for inputs of "
-            f"shape {shapes}; want a model that takes them; they start with "
+            f"shape {shapes}; want a model that accepts them; inputs start with "
             "the batch dimension"
         ) from error
     return check_scores(returned, inputs).clone()
@@ -69,7 +70,7 @@ def run_forward(
     inputs: tuple[Tensor, ...],
     additional_forward_args: tuple[Any, ...] = (),
 ) -> Tensor:
-    """The scores ``(N, C, ...)`` of inputs that were made for this call alone.
+    """The scores ``(N, C, ...)`` of inputs that the model may overwrite.
 
     Raises:
         TypeError: The forward function does not return a tensor.
@@ -79,7 +80,7 @@ def run_forward(
 
 
 def check_scores(returned: Any, inputs: tuple[Tensor, ...]) -> Tensor:
-    """What a forward function returned for ``inputs``, as :func:`run_forward` wants."""
+    """The scores as returned for ``inputs``; raises as :func:`run_forward`."""
     n = len(inputs[0])
     if not isinstance(returned, Tensor):
         raise TypeError(

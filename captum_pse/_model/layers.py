@@ -1,4 +1,4 @@
-"""Activations of a model's layers, and what is needed to differentiate by them."""
+"""Finds and names the layers of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Layer: TypeAlias = nn.Module | str
 
 
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
-    """The layer itself, checked to be one of the model's where that can be seen.
+    """The layer as a module; if the model is a module, a layer of that model.
 
     Args:
         forward_func (Callable): The model, or a function around it.
@@ -31,7 +31,7 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     if not isinstance(forward_func, nn.Module):
         if isinstance(layer, str):
             raise ValueError(
-                f"layer: got the name {layer!r}, but forward_func is no "
+                f"layer: got the name {layer!r}, but forward_func is not a "
                 "torch.nn.Module; want the module itself"
             )
         return layer
@@ -52,7 +52,7 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
 def find_layers(
     forward_func: ForwardFunc, layer: Layer | Sequence[Layer]
 ) -> tuple[list[nn.Module], bool]:
-    """The layers, and whether several were asked for rather than one.
+    """The layers, and whether ``layer`` was a sequence rather than one layer.
 
     Raises:
         TypeError, ValueError: As :func:`find_layer`, or the sequence is empty.
@@ -66,7 +66,7 @@ def find_layers(
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
-    """Its name in the model, or its kind where it has none."""
+    """The layer's name in the model, or its class name if it has none."""
     for name, module in named_layers(forward_func).items():
         if module is layer and name:
             return name
@@ -74,20 +74,20 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 
 
 def layer_names(forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> list[str]:
-    """A name for each layer; kinds that stand for several are numbered."""
+    """A name for each layer; repeated class names are numbered."""
     names: list[str] = []
     for layer in layers:
         name = layer_name(forward_func, layer)
-        again = sum(other.split("#")[0] == name for other in names)
-        names.append(f"{name}#{again + 1}" if again else name)
+        repeats = sum(other.split("#")[0] == name for other in names)
+        names.append(f"{name}#{repeats + 1}" if repeats else name)
     return names
 
 
 def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> str:
-    """The name of the layer that gives out the last map of more than one position.
+    """The name of the last layer whose output map has more than one position.
 
-    That is the usual place for class activation maps: what a global pool then averages.
-    Layers that run several times in a pass do not count.
+    This is the usual layer for class activation maps: the input of the global average
+    pool. Layers that run several times in a pass are ignored.
 
     Raises:
         ValueError: No layer has such an output.
@@ -96,12 +96,12 @@ def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> s
     spatial: set[str] = set()
 
     def hook(name: str) -> Any:
-        def note(module: nn.Module, args: Any, output: Any) -> None:
+        def record(module: nn.Module, args: Any, output: Any) -> None:
             finished.append(name)
             if isinstance(output, Tensor) and output.shape[2:].numel() > 1:
                 spatial.add(name)
 
-        return note
+        return record
 
     handles = [
         module.register_forward_hook(hook(name))
@@ -117,4 +117,4 @@ def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> s
     for name in reversed(finished):
         if name in spatial and finished.count(name) == 1:
             return name
-    raise ValueError("layer: the model has no layer with a spatial output, name one")
+    raise ValueError("layer: the model has no layer with a spatial output; name one")

@@ -1,4 +1,4 @@
-"""A model with its normalisation in front, whose layers keep the user's names."""
+"""A model with normalisation in front; its layers keep their names."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 class Normalized(nn.Module):
     """Normalises images, then calls a model.
 
-    Layers keep the names that they have in ``model``; see :func:`named_layers`.
+    Layers keep their names in ``model``; see :func:`named_layers`.
 
     Args:
-        model (nn.Module): Takes normalised images.
-        mean (sequence of float): Of each channel, for pixels in [0, 1].
-        std (sequence of float): Of each channel.
+        model (nn.Module): A model of normalised images.
+        mean (sequence of float): Mean of each channel, for pixels in [0, 1].
+        std (sequence of float): Standard deviation of each channel.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Normalized(nn.Module):
 
 
 def named_layers(forward_func: Callable[..., Any]) -> dict[str, nn.Module]:
-    """The layers by the names that the user knows; empty for a plain function."""
+    """The user's layers by name; empty for a function that is not a module."""
     if isinstance(forward_func, Normalized):
         return named_layers(forward_func.model)
     if isinstance(forward_func, nn.Module):

@@ -1,4 +1,4 @@
-"""Where the units and the positions of a layer's output are."""
+"""Which dimensions of a layer's output are units and which are positions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from captum_pse._model.checks import check_int
 
 
 class Positions(NamedTuple):
-    """How the output of a layer is read as maps ``(N, K, ...)`` of K units.
+    """How to read the output of a layer as maps ``(N, K, ...)`` of K units.
 
     Attributes:
-        channel_dim (int): The dimension that counts the units.
-        grid (tuple[int, ...], optional): The spatial size of the positions, which the
-            other dimensions hold in reading order; None: each of them is spatial.
-        num_prefix_tokens (int): How many positions before the grid are not part of it,
-            such as a class token.
+        channel_dim (int): The dimension of the units.
+        grid (tuple[int, ...], optional): The spatial size of tokens in reading order.
+            None: each dimension besides the batch and the units is spatial.
+        num_prefix_tokens (int): Number of tokens before the grid, such as a class
+            token. They are dropped.
     """
 
     channel_dim: int = 1
@@ -30,10 +30,10 @@ class Positions(NamedTuple):
     def of(
         cls, channel_dim: int, grid: Sequence[int] | None, num_prefix_tokens: int
     ) -> Positions:
-        """As three arguments of a method say it, checked.
+        """From the arguments of a method, checked.
 
         Raises:
-            TypeError, ValueError: One of them does not fit.
+            TypeError, ValueError: An argument is not valid.
         """
         check_int("num_prefix_tokens", num_prefix_tokens, 0)
         if channel_dim == 0:
@@ -42,7 +42,7 @@ class Positions(NamedTuple):
             if num_prefix_tokens:
                 raise ValueError(
                     f"num_prefix_tokens: got {num_prefix_tokens} without a grid, want "
-                    "the grid of the other tokens, too"
+                    "the grid of the other tokens as well"
                 )
             return cls(channel_dim)
         for side in grid:
@@ -57,7 +57,8 @@ class Positions(NamedTuple):
             name (str): The layer's name, for messages.
 
         Raises:
-            ValueError: It does not have that dimension, or as many positions.
+            ValueError: The output lacks dimension ``channel_dim``, or its number of
+                positions differs from the grid's.
         """
         check_channel_dim(self.channel_dim, name, values)
         shape = tuple(values.shape)
@@ -76,8 +77,8 @@ class Positions(NamedTuple):
 
 
 def check_channel_dim(channel_dim: int, name: str, output: Tensor) -> None:
-    """Raises ValueError unless that dimension can count the units of a layer's output,
-    and is not the first one, the batch."""
+    """Raises ValueError unless ``channel_dim`` is a dimension of a layer's output other
+    than the first one, the batch."""
     n = output.dim()
     if not -n < channel_dim < n or channel_dim == 0:
         raise ValueError(

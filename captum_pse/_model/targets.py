@@ -1,9 +1,9 @@
-"""Class labels in Captum's target formats, as one integer index tensor.
+"""Turns class labels in Captum's target formats into one integer index tensor.
 
-A label of one example is an index into the scores of that example: a class number where
-the model returns ``(N, C)``, a tuple ``(class, row, column)`` where it returns
-``(N, C, H, W)``. Everything else in the package sees labels as a tensor of shape
-``(N, D)`` with ``D`` the number of dimensions of one example's scores.
+The label of an example is an index into its scores: a class number if the model returns
+``(N, C)``, a tuple ``(class, row, column)`` if it returns ``(N, C, H, W)``. The rest of
+the package takes labels as a tensor of shape ``(N, D)``, where ``D`` is the number of
+dimensions of one example's scores.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-#: What Captum takes as ``target``: one label for all examples, or one for each.
+#: Captum's formats of ``target``: one label for all examples, or one for each.
 Label: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]]
-
 
 _WANTED = "an int, a tuple of ints, a list of either, or an integer tensor"
 
@@ -34,7 +33,7 @@ def _integers(name: str, values: Sequence[Any]) -> list[int]:
 
 
 def _rows(name: str, label: Any) -> Tensor:
-    """The labels as given, shape ``(length, D)``, and ``(1, D)`` for a single one."""
+    """The labels as given: ``(length, D)``, or ``(1, D)`` for a single one."""
     if isinstance(label, Tensor):
         if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
             raise TypeError(f"{name}: got a tensor of {label.dtype}, want {_WANTED}")
@@ -61,6 +60,7 @@ def _rows(name: str, label: Any) -> Tensor:
 
 
 def never(k: int) -> bool:
+    """No batch is repeated: each example needs its own label."""
     return False
 
 
@@ -74,18 +74,19 @@ def label_index(
 
     Args:
         name (str): The argument's name, for messages.
-        label (int, tuple, list or Tensor): In any of Captum's target formats; numpy
-            integers and tensors of shape ``(N, 1)`` are taken as well.
+        label (int, tuple, list or Tensor): Labels in any of Captum's target formats.
+            Numpy integers and tensors of shape ``(N, 1)`` are accepted as well.
         n_examples (int): N, the number of examples.
-        repeated (Callable, optional): Says whether the examples are fewer ones, each k
-            times in a row; then labels of those will do. Default: never
+        repeated (Callable, optional): Takes k and returns whether the batch is N/k
+            distinct examples, each repeated k times in a row. Then N/k labels are
+            accepted. Default: never
 
     Returns:
         *Tensor*: int64, shape ``(N, D)``.
 
     Raises:
-        TypeError: The label, or one of them, is not an integer.
-        ValueError: As many labels as there are examples are wanted, or they are ragged.
+        TypeError: A label is not an integer.
+        ValueError: The number of labels is not N, or tuples have different lengths.
     """
     rows = _rows(name, label)
     shared = not isinstance(label, list) and len(rows) == 1
@@ -104,14 +105,14 @@ def predicted_index(name: str, scores: Tensor) -> Tensor:
     if scores.dim() != 2:
         raise ValueError(
             f"{name}: got None, but the forward function returns scores of shape "
-            f"{tuple(scores.shape)}, which have no single predicted class; give an "
+            f"{tuple(scores.shape)}, which have no single predicted class; want an "
             f"index of {scores.dim() - 1} integers for each example"
         )
     return scores.argmax(dim=1, keepdim=True)
 
 
 def check_index(name: str, index: Tensor, scores: Tensor) -> Tensor:
-    """``index`` on the device of ``scores``, or a ValueError where it does not fit."""
+    """``index`` on the device of ``scores``; ValueError if it is not a valid index."""
     size = scores.shape[1:]
     if index.shape[1] != len(size):
         raise ValueError(
@@ -131,7 +132,7 @@ def check_index(name: str, index: Tensor, scores: Tensor) -> Tensor:
 
 
 def check_differ(target: Tensor, true_target: Tensor, hint: str = "") -> None:
-    """Raises ValueError where an example's attack label is its true label."""
+    """Raises ValueError if an example's attack label equals its true label."""
     same = (target == true_target).all(dim=1)
     if same.any():
         rows = same.nonzero().flatten().tolist()
@@ -150,12 +151,12 @@ def predicted_class(scores: Tensor, index: Tensor) -> Tensor:
 
 
 def exact(scores: Tensor) -> Tensor:
-    """At least single precision, in which differences of scores are taken."""
+    """The scores in at least single precision, for differences of scores."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def select_scores(scores: Tensor, *indices: Tensor) -> Tensor:
-    """Of scores ``(B, C, ...)``, those at each of K indices ``(B, D)``: ``(B, K)``."""
+    """The scores ``(B, K)`` at K indices ``(B, D)`` into scores ``(B, C, ...)``."""
     rows = torch.arange(len(scores), device=scores.device)
-    places = (index.to(scores.device).unbind(dim=1) for index in indices)
-    return torch.stack([scores[(rows, *place)] for place in places], dim=1)
+    positions = (index.to(scores.device).unbind(dim=1) for index in indices)
+    return torch.stack([scores[(rows, *position)] for position in positions], dim=1)

@@ -1,4 +1,4 @@
-"""The user's model, through work of others that would leave traces in it."""
+"""Restores a model's modes, gradients and requires_grad after third-party code ran."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextmanager
 def unchanged(*models: nn.Module) -> Iterator[None]:
-    """Afterwards modes, gradients and what requires them are as before.
+    """Restores train/eval modes, gradients and requires_grad of models on exit.
 
-    Within the block parameters require no gradient, for all threads: gradients of
-    inputs, which is what attacks need, are cheaper so.
+    Within the block, parameters require no gradient, in all threads: attacks need only
+    gradients of inputs, which are cheaper to compute this way.
     """
     modules = {module for model in models for module in model.modules()}
     modes = [(module, module.training) for module in modules]

@@ -1,4 +1,4 @@
-"""Captum's usage log, for methods that keep their type."""
+"""Captum's usage log, typed so that methods keep their signature."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def log_usage() -> Callable[[Method], Method]:
-    """``captum.log.log_usage()``: sets ``__wrapped__``, which NoiseTunnel needs."""
+    """``captum.log.log_usage()``, which sets ``__wrapped__`` as NoiseTunnel needs."""
     return cast("Callable[[Method], Method]", captum_log_usage())

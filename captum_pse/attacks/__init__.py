@@ -1,13 +1,13 @@
-"""Attacks that make adversarial pairs: those of other libraries, and one of our own.
+"""Attacks: adapters for other libraries, and an attack of this package.
 
-- ``libraries``: how the attacks of captum.robust, torchattacks, foolbox, the
-  Adversarial Robustness Toolbox and adv-lib want to be called
-- ``by_name``: attacks from names such as ``"torchattacks.PGD"``
-- ``make_pairs``: one attack on one batch of inputs, as a checked pair; behind
+- ``libraries``: one adapter for each library: captum.robust, torchattacks, foolbox,
+  the Adversarial Robustness Toolbox, adv-lib and functions
+- ``by_name``: attacks by names such as ``"torchattacks.PGD"``
+- ``run``: runs an attack on inputs and checks the result, for
   :meth:`captum_pse.AdversarialPair.from_attack`
-- ``structured``: :class:`StructuredAttack`, whose perturbation is on few groups;
-  ``admm``: its solver
-- ``pgd``: projected gradient descent as the package itself uses it
+- ``structured``: :class:`StructuredAttack`, which perturbs few groups; ``admm``: its
+  solver
+- ``pgd``: projected gradient descent, for the adaptive attacks of the package
 """
 
 from captum_pse.attacks.structured import StructuredAttack

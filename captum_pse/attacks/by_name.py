@@ -1,4 +1,4 @@
-"""Attacks by the library's name and their own, such as ``"torchattacks.PGD"``."""
+"""Attacks by library and name, such as ``"torchattacks.PGD"``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_pse._model.forward import require_eval_batch_norm
 
-#: Where each library has its attacks, and what installs it.
+#: By library: the module with its attacks, and what pip installs.
 _LIBRARIES = {
     "captum": ("captum.robust", "captum"),
     "captum_pse": ("captum_pse.attacks", "captum-pse"),
@@ -23,12 +23,12 @@ _LIBRARIES = {
 
 
 class Named(NamedTuple):
-    """An attack, and what its adapter wants beside it.
+    """An attack with the arguments of its adapter.
 
     Attributes:
         attack (Any): The library's object or function.
-        model (Any): The model, where the attack does not hold it.
-        options (dict): What is left for the attack's call.
+        model (Any): The model if the attack does not hold it, else None.
+        options (dict): The options of the attack's call.
     """
 
     attack: Any
@@ -44,21 +44,21 @@ def attack_by_name(
     *,
     targeted: bool,
 ) -> Named:
-    """Makes the attack of that name for a model of images in [0, 1].
+    """Makes a named attack for a model of images in [0, 1].
 
     Args:
-        name (str): ``library.attack``.
+        name (str): ``"library.attack"``.
         model (nn.Module): The model, which returns logits.
         natural (Tensor): One input, ``(1, ...)``.
-        options (mapping): Settings of the attack, for its class or its call, wherever
-            the library has them.
-        targeted (bool): Whether it will be given attack labels.
+        options (mapping): Options of the attack, for its class or its call, as the
+            library takes them.
+        targeted (bool): Whether the attack will get attack labels.
 
     Raises:
-        ImportError: The library is not installed; says what installs it.
-        ValueError: There is no such library or attack, or its class does not take the
+        ImportError: The library is not installed; the message states how to install it.
+        ValueError: There is no such library or attack, or the attack does not take the
             options.
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is not a module.
     """
     library, _, kind = name.partition(".")
     if library not in _LIBRARIES or not kind:
@@ -96,7 +96,8 @@ def _made(
     options: dict[str, Any],
     targeted: bool,
 ) -> Named:
-    """As each library wants it; what takes its settings in the call gets them there."""
+    """Makes the attack, and passes the options to its class or keeps them for its call,
+    as the library takes them."""
     loss = nn.CrossEntropyLoss(reduction="none")
     if library == "captum":
         return Named(make(model, loss, 0.0, 1.0), None, options)
@@ -107,8 +108,8 @@ def _made(
     if library == "adv_lib":
         return Named(make, model, options)
     if library == "foolbox":
-        of_call = {k: options.pop(k) for k in ("epsilons",) if k in options}
-        return Named(make(**options), model, of_call)
+        call = {k: options.pop(k) for k in ("epsilons",) if k in options}
+        return Named(make(**options), model, call)
     from art.estimators.classification import PyTorchClassifier
 
     with torch.no_grad():
@@ -121,5 +122,5 @@ def _made(
         clip_values=(0.0, 1.0),
         device_type="gpu" if natural.is_cuda else "cpu",
     )
-    aim = {"targeted": True} if targeted else {}
-    return Named(make(classifier, **aim, **options), None, {})
+    mode = {"targeted": True} if targeted else {}
+    return Named(make(classifier, **mode, **options), None, {})

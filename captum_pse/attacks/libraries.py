@@ -1,7 +1,7 @@
-"""How the attacks of other libraries want to be called, one adapter a library.
+"""Adapters for the attacks of other libraries, one for each library.
 
-No library is imported here but where an attack of it is at hand, so that it is
-installed: an attack is known by the module that its class, or function, comes from.
+An attack's library is recognised by the module of its class or function. A library is
+imported only inside its own adapter, where an attack of it shows that it is installed.
 """
 
 from __future__ import annotations
@@ -24,23 +24,27 @@ from captum_pse._model.forward import ForwardFunc
 
 
 class LibraryAttack(ABC):
-    """An attack of some library, with the conventions of the library taken away.
+    """An attack of a library, behind one interface for all libraries.
 
     Args:
         attack (Any): The library's own object.
-        model (Any): The model, where the attack does not hold it; else None.
-        natural (Tensor): The inputs to be attacked, ``(N, ...)``.
-        options (mapping): What the user gives to the attack beside inputs and labels.
+        model (Any): The model if the attack does not hold it, else None.
+        natural (Tensor): The inputs to attack, ``(N, ...)``.
+        options (mapping): The user's arguments of the attack, besides inputs and
+            labels.
 
     Attributes:
-        scores (Callable): The model as the attack sees it: from inputs such as
-            ``natural`` to scores ``(N, C)``.
-        modules (tuple[nn.Module, ...]): What the attack may leave traces in.
+        scores (Callable): The model as the attack sees it: takes inputs such as
+            ``natural``, returns scores ``(N, C)``.
+        modules (tuple[nn.Module, ...]): The modules that the attack may change.
+
+    Raises:
+        ValueError: The attack holds a model and ``model`` is given, or neither.
     """
 
-    #: The package that the attacks come from.
+    #: The package of the attacks.
     package: ClassVar[str]
-    #: What its attacks have, and its other objects have not.
+    #: Attributes that the library's attacks have and its other objects lack.
     marks: ClassVar[tuple[str, ...]] = ()
     #: Whether the library's attacks are called with the model.
     wants_model: ClassVar[bool] = False
@@ -66,36 +70,42 @@ class LibraryAttack(ABC):
         """Sets ``scores`` and ``modules``."""
 
     def bounds(self, natural: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest value of inputs, to be broadcast; at first any."""
+        """The least and largest value of inputs, which broadcast to their shape; not
+        finite if the attack has no bounds."""
         low, high = natural.new_tensor([-torch.inf, torch.inf])
         return low, high
 
     def check_scores(self, scores: Tensor) -> None:
-        """Raises ValueError where the attack is not made for such a model."""
+        """Raises ValueError if the attack's loss does not fit these scores."""
         return
 
     def own_targets(self, natural: Tensor, true: Tensor) -> Tensor | None:
-        """The attack labels ``(N,)`` that the attack itself picks; None where it picks
-        none and was given none: untargeted.
+        """The targets ``(N,)`` that the attack picks itself; None if it is untargeted.
 
         Raises:
-            ValueError: It is made for targets that have to be given.
+            ValueError: The attack needs targets from the caller.
         """
         return None
 
     @abstractmethod
     def run(self, natural: Tensor, labels: Tensor, *, targeted: bool) -> Tensor:
-        """The adversarial inputs.
+        """Runs the attack and returns the adversarial inputs.
 
         Args:
             natural (Tensor): The inputs.
-            labels (Tensor): int64 ``(N,)``: what to reach, or what to leave.
-            targeted (bool): Which of the two.
+            labels (Tensor): int64 ``(N,)``, the targets, or the true labels if
+                untargeted.
+            targeted (bool): Whether ``labels`` are targets.
+
+        Raises:
+            ValueError: The attack cannot be targeted, or only so; an option does not
+                fit.
         """
 
 
 class CaptumAttack(LibraryAttack):
-    """FGSM, PGD and other classes with ``perturb(inputs, ..., target, targeted)``."""
+    """Captum's FGSM and PGD, and other classes with ``perturb(inputs, ..., target,
+    targeted)``."""
 
     package = "captum"
     marks = ("perturb", "forward_func")
@@ -106,14 +116,14 @@ class CaptumAttack(LibraryAttack):
 
     def bounds(self, natural: Tensor) -> tuple[Tensor, Tensor]:
         bound = getattr(self.attack, "bound", lambda x: x)
-        # Whole inputs: users put in bounds of their own, for each channel say.
+        # Inputs of full shape: a user's bounds may differ by channel, for example.
         low, high = (
             torch.full_like(natural[:1], far) for far in (-torch.inf, torch.inf)
         )
         return bound(low), bound(high)
 
     def check_scores(self, scores: Tensor) -> None:
-        # PGD has its loss in an FGSM; None is Captum's own, -log(output).
+        # PGD holds its loss in an FGSM; None stands for Captum's own, -log(output).
         inner = getattr(self.attack, "fgsm", self.attack)
         if getattr(inner, "loss_func", self) is not None:
             return
@@ -126,7 +136,7 @@ class CaptumAttack(LibraryAttack):
 
     def run(self, natural: Tensor, labels: Tensor, *, targeted: bool) -> Tensor:
         with warnings.catch_warnings():
-            # Captum says at every step that it asks for the gradient of the input.
+            # Captum warns at every step that it sets requires_grad of the input.
             warnings.filterwarnings("ignore", "Input Tensor 0 did not already require")
             return self.attack.perturb(
                 natural, target=labels, targeted=targeted, **self.options
@@ -134,7 +144,8 @@ class CaptumAttack(LibraryAttack):
 
 
 class TorchattacksAttack(LibraryAttack):
-    """``attack(images, labels)``: labels mean what the attack's mode says."""
+    """``attack(images, labels)``; the attack's mode decides whether labels are
+    targets."""
 
     package = "torchattacks"
     marks = ("get_logits", "set_mode_targeted_by_function")
@@ -166,12 +177,13 @@ class TorchattacksAttack(LibraryAttack):
                 f"attack_label: got labels, but {self.attack.attack} of torchattacks "
                 "cannot be targeted"
             )
-        # Its mode, and what an exception leaves: that it has normalised the inputs.
+        # Restores the mode, and flags that an exception leaves set, such as the one for
+        # normalised inputs.
         attacks = [self.attack, *self.attack._attacks.values()]
         before = [dict(vars(attack)) for attack in attacks]
         try:
             if targeted:
-                # Only later versions than 3.3 have a mode for this, and are quiet.
+                # Version 3.3 prints, and has no mode for given targets.
                 with contextlib.redirect_stdout(io.StringIO()):
                     self.attack.set_mode_targeted_by_function(lambda _, given: given)
             return self.attack(natural, labels, **self.options)
@@ -209,7 +221,7 @@ class FoolboxAttack(LibraryAttack):
         if epsilons is not None and not isinstance(epsilons, numbers.Real):
             raise ValueError(
                 f"epsilons: got {epsilons!r}, want one number, or None for attacks "
-                "that look for the smallest perturbation"
+                "that minimise the perturbation"
             )
 
     def bounds(self, natural: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,7 +233,7 @@ class FoolboxAttack(LibraryAttack):
         from foolbox.attacks.deepfool import DeepFoolAttack
 
         if targeted and isinstance(self.attack, DeepFoolAttack):
-            # It would take the target, and leave the predicted class as ever.
+            # It accepts a target but attacks as if untargeted.
             raise ValueError(self._wrong(targeted))
         kind = "TargetedMisclassification" if targeted else "Misclassification"
         criterion = getattr(criteria, kind)(labels)
@@ -248,8 +260,8 @@ class FoolboxAttack(LibraryAttack):
 
 
 class ARTAttack(LibraryAttack):
-    """``attack.generate(x, y)`` on numpy arrays; whether y is a target is the
-    attack's own property."""
+    """``attack.generate(x, y)`` on numpy arrays; the attack's property ``targeted``
+    decides whether y are targets."""
 
     package = "art"
     marks = ("generate", "estimator")
@@ -292,8 +304,8 @@ class ARTAttack(LibraryAttack):
 
 
 class FunctionAttack(LibraryAttack):
-    """adv-lib's functions, and any other of the form ``attack(model, inputs, labels,
-    targeted=..., **options)``."""
+    """Functions ``attack(model, inputs, labels, targeted=..., **options)``: adv-lib's
+    and a user's own."""
 
     package = "adv_lib"
     wants_model = True
@@ -320,7 +332,7 @@ class FunctionAttack(LibraryAttack):
                 "targeted"
             )
         with warnings.catch_warnings():
-            # adv-lib gives the inputs back then.
+            # After this warning adv-lib returns the inputs unchanged.
             warnings.filterwarnings("error", ".*attack is untargeted only")
             try:
                 return self.attack(self.scores, natural, labels, **how, **self.options)
@@ -337,10 +349,10 @@ _CLASSES = (CaptumAttack, TorchattacksAttack, FoolboxAttack, ARTAttack)
 
 
 def adapter_of(attack: Any) -> type[LibraryAttack]:
-    """The adapter for an attack, by the library that it comes from.
+    """The adapter class for an attack.
 
     Raises:
-        TypeError: It is of none of them.
+        TypeError: The attack belongs to no known library and is no function.
     """
     packages = {base.__module__.split(".")[0] for base in type(attack).__mro__}
     for adapter in _CLASSES:
@@ -370,7 +382,7 @@ def _kind(value: Any) -> str:
 
 
 def _modules(forward: Any) -> tuple[nn.Module, ...]:
-    """A model, or those that a function around models can be seen to name."""
+    """The modules that a forward function is, is bound to, or refers to by name."""
     forward = _unwrapped(forward)
     values = [forward, getattr(forward, "__self__", None)]
     if inspect.isfunction(forward):
@@ -380,6 +392,6 @@ def _modules(forward: Any) -> tuple[nn.Module, ...]:
 
 
 def _array(x: Tensor) -> np.ndarray[Any, Any]:
-    # ART's gradients are of this type whatever the inputs are.
+    # ART returns float32 gradients for any dtype of the inputs.
     found: np.ndarray[Any, Any] = x.detach().cpu().float().numpy()
     return found

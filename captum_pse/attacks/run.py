@@ -1,4 +1,4 @@
-"""Runs an attack of any of the supported libraries on natural inputs."""
+"""Runs an attack of any supported library on natural inputs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from captum_pse._model.unchanged import unchanged
 from captum_pse.attacks.by_name import attack_by_name
 from captum_pse.attacks.libraries import LibraryAttack, adapter_of
 
-#: What a value may be outside its bounds by, as a part of their distance.
+#: Accepted distance of a value from its bounds, as a fraction of their range.
 SLACK = 1e-5
 
 
 class AttackResult(NamedTuple):
-    """What an attack made of N natural inputs.
+    """The result of an attack on N natural inputs.
 
     Attributes:
         adversarial (Tensor): ``x'``, of the natural inputs' shape.
         attack_label, true_label (Tensor): int64 ``(N,)``, ``t`` and ``t0``.
-        succeeded (Tensor): bool ``(N,)``: the model predicts ``t0`` before and ``t``
-            after.
+        succeeded (Tensor): bool ``(N,)``, whether the model predicts ``t0`` on ``x0``
+            and ``t`` on ``x'``.
     """
 
     adversarial: Tensor
@@ -58,13 +58,13 @@ def run_attack(
         attack, model, options = attack_by_name(
             attack, model, natural[:1], options, targeted=attack_label is not None
         )
-    adapted = adapter_of(attack)(attack, model, natural[:1], options)
-    for module in adapted.modules:
+    adapter = adapter_of(attack)(attack, model, natural[:1], options)
+    for module in adapter.modules:
         require_eval_batch_norm(module)
-    _check_bounds(adapted, "natural", natural)
-    rows = torch.arange(n).split(batch_size or n)
-    before = torch.cat([_scores(adapted, natural[part]) for part in rows])
-    adapted.check_scores(before)
+    _check_bounds(adapter, "natural", natural)
+    batches = torch.arange(n).split(batch_size or n)
+    before = torch.cat([_scores(adapter, natural[rows]) for rows in batches])
+    adapter.check_scores(before)
     true = before.argmax(dim=1)
     if true_label is not None:
         true = _classes("true_label", true_label, before)
@@ -72,53 +72,53 @@ def run_attack(
     if attack_label is not None:
         wanted = _classes("attack_label", attack_label, before)
         check_differ(wanted[:, None], true[:, None])
-    parts = []
-    for part in tqdm(rows, "attacking", disable=not show_progress, unit="batch"):
-        targets = None if wanted is None else wanted[part]
-        parts.append(_attacked(adapted, natural[part], true[part], targets))
-    moved, chosen = (torch.cat(values) for values in zip(*parts, strict=True))
-    after = torch.cat([_scores(adapted, moved[part]) for part in rows])
-    said = after.argmax(dim=1)
-    # Without a target: what the model says now or, where it still says the true label,
-    # what it says next to it.
+    results = []
+    for rows in tqdm(batches, "attacking", disable=not show_progress, unit="batch"):
+        targets = None if wanted is None else wanted[rows]
+        results.append(_attack_batch(adapter, natural[rows], true[rows], targets))
+    adversarial, targets = (torch.cat(values) for values in zip(*results, strict=True))
+    after = torch.cat([_scores(adapter, adversarial[rows]) for rows in batches])
+    # Untargeted: the class with the highest score apart from the true label.
     others = after.scatter(1, true[:, None], -torch.inf).argmax(dim=1)
-    reached = torch.where(chosen < 0, others, chosen)
-    succeeded = (before.argmax(dim=1) == true) & (said == reached)
-    return AttackResult(moved, reached, true, succeeded)
+    attack_labels = torch.where(targets < 0, others, targets)
+    correct = before.argmax(dim=1) == true
+    succeeded = correct & (after.argmax(dim=1) == attack_labels)
+    return AttackResult(adversarial, attack_labels, true, succeeded)
 
 
-def _attacked(
-    adapted: LibraryAttack, natural: Tensor, true: Tensor, targets: Tensor | None
+def _attack_batch(
+    adapter: LibraryAttack, natural: Tensor, true: Tensor, targets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The adversarial inputs and their attack labels, -1 for any."""
-    # A copy: attacks write into what they are given. And some refuse what is out of
-    # bounds by rounding alone.
-    inputs = natural.clamp(*adapted.bounds(natural)).to(natural)
-    with unchanged(*adapted.modules), torch.enable_grad():
+    """The adversarial inputs and their targets, -1 if untargeted."""
+    # A copy, since attacks write into their inputs; clamped, since some attacks refuse
+    # inputs that are out of bounds by rounding.
+    inputs = natural.clamp(*adapter.bounds(natural)).to(natural)
+    with unchanged(*adapter.modules), torch.enable_grad():
         if targets is None:
-            targets = adapted.own_targets(inputs, true)
+            targets = adapter.own_targets(inputs, true)
             if targets is not None:
                 check_differ(targets.to(true)[:, None], true[:, None])
         targeted = targets is not None
         labels = true if targets is None else targets.to(true)
-        moved = adapted.run(inputs, labels.clone(), targeted=targeted)
-    if not isinstance(moved, Tensor):
-        raise TypeError(f"attack: returned {type(moved).__name__}, want a tensor")
-    moved = moved.detach()
-    if moved.shape != natural.shape or not moved.isfinite().all():
+        adversarial = adapter.run(inputs, labels.clone(), targeted=targeted)
+    if not isinstance(adversarial, Tensor):
+        raise TypeError(f"attack: returned {type(adversarial).__name__}, want a tensor")
+    adversarial = adversarial.detach()
+    is_finite = bool(adversarial.isfinite().all())
+    if adversarial.shape != natural.shape or not is_finite:
         raise ValueError(
-            f"attack: returned shape {tuple(moved.shape)}"
-            f"{'' if moved.isfinite().all() else ' with NaN or infinite values'}, want "
+            f"attack: returned shape {tuple(adversarial.shape)}"
+            f"{'' if is_finite else ' with NaN or infinite values'}, want "
             f"finite values of shape {tuple(natural.shape)}"
         )
-    moved = moved.to(natural)
-    _check_bounds(adapted, "attack: in its result", moved)
-    return moved, labels if targeted else torch.full_like(true, -1)
+    adversarial = adversarial.to(natural)
+    _check_bounds(adapter, "attack: in its result", adversarial)
+    return adversarial, labels if targeted else torch.full_like(true, -1)
 
 
-def _scores(adapted: LibraryAttack, inputs: Tensor) -> Tensor:
-    with unchanged(*adapted.modules), torch.no_grad():
-        scores = first_scores(adapted.scores, (inputs,))
+def _scores(adapter: LibraryAttack, inputs: Tensor) -> Tensor:
+    with unchanged(*adapter.modules), torch.no_grad():
+        scores = first_scores(adapter.scores, (inputs,))
     if scores.dim() != 2:
         raise ValueError(
             f"model: returned scores of shape {tuple(scores.shape)}, want (N, classes)"
@@ -131,8 +131,8 @@ def _classes(name: str, label: Label, scores: Tensor) -> Tensor:
     return check_index(name, index, scores)[:, 0]
 
 
-def _check_bounds(adapted: LibraryAttack, name: str, x: Tensor) -> None:
-    low, high = adapted.bounds(x)
+def _check_bounds(adapter: LibraryAttack, name: str, x: Tensor) -> None:
+    low, high = adapter.bounds(x)
     rounding = max(SLACK, 4 * torch.finfo(x.dtype).eps)
     slack = (rounding * (high - low)).nan_to_num(nan=0.0, posinf=0.0)
     outside = ((x < low - slack) | (x > high + slack)).nonzero()

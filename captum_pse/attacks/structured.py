@@ -1,4 +1,4 @@
-"""The structured attack: a small perturbation, on few groups of features."""
+"""The structured attack: a small perturbation on few groups of features."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Tensors = tuple[Tensor, ...]
 
 
 class StructuredAttack(Perturbation):
-    r"""Attacks with a perturbation that is small and keeps to few groups of features.
+    r"""Attacks with a small perturbation that is confined to few groups of features.
 
-    For each input it looks for
+    For each input it solves
 
     .. math::
         \min_\delta \; c \, f(x_0 + \delta) + \gamma \lVert \delta \rVert_2^2 + \tau
@@ -38,17 +38,17 @@ class StructuredAttack(Perturbation):
     target t or, untargeted, :math:`\max(Z(x)_{t_0} - \max_{j \ne t_0} Z(x)_j + \kappa,
     0)` of the true label.
 
-    It is solved by the alternating direction method of multipliers: the squared norm,
-    the groups and the bounds each have a copy of :math:`\delta`, which a proximal step,
-    a soft threshold on each group's norm and a clip give in closed form; the margin is
-    linearised, with a step that falls as :math:`1 / \sqrt{k + 1}`. The copy that is
-    sparse over groups is the one that is tried. Each input has its own c, by bisection.
-    A second run without the penalty on groups, on the groups that the first one found,
-    then makes the perturbation smaller.
+    The solver is the alternating direction method of multipliers. The squared norm, the
+    groups and the bounds each have a copy of :math:`\delta` with an update in closed
+    form: a proximal step, a soft threshold on each group's norm, and a clip. The margin
+    is linearised, with a step size that decreases as :math:`1 / \sqrt{k + 1}`. The copy
+    that is sparse over groups, clipped to the bounds, is the candidate. Bisection finds
+    c for each input. A second run without the group penalty, confined to the groups
+    that the first run found, then reduces the perturbation.
 
     Source: Xu et al., "Structured Adversarial Attack: Towards General Implementation
-    and Better Interpretability", ICLR 2019, arXiv:1808.01664; the defaults of the
-    weights are theirs.
+    and Better Interpretability", ICLR 2019, arXiv:1808.01664. The default weights are
+    those of the paper.
 
     Args:
         forward_func (Callable): A model in evaluation mode, or a function around it,
@@ -94,7 +94,11 @@ class StructuredAttack(Perturbation):
         self.upper_bound = upper_bound
 
     def bound(self, x: Tensor) -> Tensor:
-        """``x`` clipped to the bounds, of any shape, as for Captum's other attacks."""
+        """Clips a tensor of any shape to the bounds, like Captum's attacks.
+
+        Args:
+            x (Tensor): The values.
+        """
         return x.clamp(self.lower_bound, self.upper_bound)
 
     def perturb(
@@ -116,46 +120,50 @@ class StructuredAttack(Perturbation):
         iterations: int = 100,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
-        r"""The adversarial inputs.
+        r"""Computes the adversarial inputs.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): ``x0``, N examples within the bounds,
-                ``(N, ...)``: images ``(N, C, H, W)``, say.
-            target (int, list or Tensor): The labels to reach where ``targeted``, else
-                those to leave: one for all, or one for each example.
+                ``(N, ...)``, for example images ``(N, C, H, W)``.
+            target (int, list or Tensor): The target labels if ``targeted``, else the
+                true labels: one for all, or one for each example.
             additional_forward_args (Any, optional): Passed to ``forward_func`` after
                 the inputs. Default: None
-            targeted (bool, optional): See ``target``. Default: False
+            targeted (bool, optional): Whether ``target`` are the labels to reach.
+                Default: False
             feature_mask (Tensor or tuple[Tensor, ...], optional): The groups, as for
-                :class:`captum_pse.PromotionSuppression`; features in no group are left
-                as they are. Default: None
-            epsilon (float, optional): Largest change of a feature, in the inputs'
-                units; None is half of the range. Default: None
+                :class:`captum_pse.PromotionSuppression`. Features in no group are not
+                perturbed. Default: None
+            epsilon (float, optional): The largest change of a feature, in the inputs'
+                units; None for half of the range ``u - l``. Default: None
             confidence (float, optional): :math:`\kappa`, in logits. Default: 0.0
-            group_weight (float, optional): :math:`\tau`; larger is fewer groups. All
-                weights are for perturbations in units of the range. Default: 3.0
+            group_weight (float, optional): :math:`\tau`; larger values give fewer
+                groups. All weights apply to perturbations in units of the range.
+                Default: 3.0
             l2_weight (float, optional): :math:`\gamma`. Default: 2.0
-            rho (float, optional): How hard the copies are drawn together. Default: 15.0
-            proximal_weight (float, optional): The inverse of the linearised margin's
-                first step. Default: 5.0
-            initial_constant (float, optional): c to begin with. Default: 1.0
-            search_steps (int, optional): How many c are tried, in either run; the
-                paper has 8. Default: 4
-            iterations (int, optional): For each c; the paper has 1000. Each takes a
-                forward and a backward pass, and another forward one. Default: 100
+            rho (float, optional): Penalty weight on the differences between the copies.
+                Default: 15.0
+            proximal_weight (float, optional): The inverse of the first step size for
+                the linearised margin. Default: 5.0
+            initial_constant (float, optional): The first c. Default: 1.0
+            search_steps (int, optional): Number of constants c in each of the two runs;
+                8 in the paper. Default: 4
+            iterations (int, optional): Iterations for each c; 1000 in the paper. An
+                iteration takes two forward passes and one backward pass. Default: 100
             show_progress (bool, optional): Whether to show a progress bar.
                 Default: False
 
         Returns:
-            *Tensor or tuple[Tensor, ...]*: Of the inputs' shapes. Where no perturbation
-            was found that succeeds, the one that missed by least.
+            *Tensor or tuple[Tensor, ...]*: The adversarial inputs, in the shapes of
+            ``inputs``. Where no perturbation succeeded, the one with the smallest
+            missing margin.
 
         Raises:
-            TypeError: ``inputs`` are no floating-point tensors.
-            ValueError: ``inputs`` are not finite or out of bounds, ``target`` is no
+            TypeError: ``inputs`` are not floating-point tensors.
+            ValueError: ``inputs`` are not finite or out of bounds, ``target`` is not a
                 label of the model, its scores are not ``(N, classes)``,
-                ``feature_mask`` does not fit, or another argument is out of its range;
-                the message names it.
+                ``feature_mask`` does not fit, or another argument is out of range; the
+                message names the argument.
         """
         settings = {
             "epsilon": epsilon, "group_weight": group_weight, "l2_weight": l2_weight,
@@ -215,7 +223,7 @@ class StructuredAttack(Perturbation):
         for x in xs:
             if x.min() < self.lower_bound or x.max() > self.upper_bound:
                 raise ValueError(
-                    f"inputs: have values from {float(x.min()):.4g} to "
+                    f"inputs: got values from {float(x.min()):.4g} to "
                     f"{float(x.max()):.4g}, want {self.lower_bound:g} to "
                     f"{self.upper_bound:g}"
                 )
@@ -228,14 +236,14 @@ class StructuredAttack(Perturbation):
             )
         span = self.upper_bound - self.lower_bound
         flat = torch.cat([x.flatten(1).float() for x in xs], dim=1)
-        reach = 0.5 if epsilon is None else epsilon / span
+        radius = 0.5 if epsilon is None else epsilon / span
         return Problem(
             self.forward_func,
             args,
             xs,
             span,
-            ((self.lower_bound - flat) / span).clamp(min=-reach),
-            ((self.upper_bound - flat) / span).clamp(max=reach),
+            ((self.lower_bound - flat) / span).clamp(min=-radius),
+            ((self.upper_bound - flat) / span).clamp(max=radius),
             Groups.of(feature_mask, xs),
             index[:, 0],
             targeted,

@@ -2,6 +2,6 @@
 
 import sys
 
-from captum_pse.cli.commands import main
+from captum_pse.cli.run import main
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""Models by name: torchvision's, or anybody's from an importable callable."""
+"""Models by name: torchvision's models, and models of importable callables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from captum_pse._model.normalized import Normalized
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model of images in [0, 1], in evaluation mode, and the names of its classes."""
+    """A model and the names of its classes.
+
+    Attributes:
+        forward_func (nn.Module): Takes images in [0, 1]; in evaluation mode.
+        class_names (tuple[str, ...], optional): None for a model of a callable.
+    """
 
     forward_func: nn.Module
     class_names: tuple[str, ...] | None
@@ -30,30 +35,37 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> LoadedModel:
-    """Builds a model, loads its weights and folds its normalisation in.
+    """Builds a model that takes images in [0, 1], and loads its weights.
 
     Args:
-        name (str): A name of torchvision's models, or ``package.module:callable``,
-            which is called without arguments and returns the model.
+        name (str): A torchvision model's name, or ``package.module:callable``. The
+            callable takes no arguments and returns the model.
         weights (str, optional): A ``.safetensors`` or ``.pt`` file with a state dict,
-            or ``"DEFAULT"`` for torchvision's own. May be None for a callable only.
-            Default: None
-        mean (sequence of float, optional): Of each channel, for pixels in [0, 1]. None
-            takes it from torchvision's weights of that name, and normalises nothing for
-            a callable. Default: None
-        std (sequence of float, optional): Likewise; both or none. Default: None
+            or ``"DEFAULT"`` for torchvision's weights. Required for a torchvision
+            model. Default: None
+        mean (sequence of float, optional): Mean of each channel, for pixels in [0, 1];
+            the model normalises its input by ``mean`` and ``std``. With None, a
+            torchvision model uses the mean of torchvision's weights, and the model of a
+            callable does not normalise. Default: None
+        std (sequence of float, optional): Standard deviation of each channel. Give both
+            ``mean`` and ``std`` or neither. Default: None
+
+    Returns:
+        *LoadedModel*: The model, in evaluation mode, and the names of its classes.
 
     Raises:
         FileNotFoundError: There is no such weights file.
-        ValueError: The name is unknown, the weights cannot be read or do not fit,
-            ``mean`` and ``std`` are not both given or not as long as each other.
+        ValueError: The name is unknown, the weights cannot be read or do not fit, only
+            one of ``mean`` and ``std`` is given, their lengths differ, or they are not
+            finite or ``std`` is not positive.
     """
     _check_normalisation(mean, std)
     class_names = None
     if ":" in name:
         if weights == "DEFAULT":
             raise ValueError(
-                "weights: got DEFAULT, which only torchvision's models have"
+                "weights: got DEFAULT, want a file; only torchvision's models have "
+                "DEFAULT weights"
             )
         model = _call(name)
         if weights is not None:
@@ -76,7 +88,7 @@ def _check_normalisation(
         return
     if mean is None or std is None or len(mean) != len(std):
         raise ValueError(
-            f"mean and std: got {mean} and {std}, want both, of one length"
+            f"mean and std: got {mean} and {std}, want both, of the same length"
         )
     if not all(map(math.isfinite, mean)):
         raise ValueError(f"mean: got {list(mean)}, want finite numbers")
@@ -88,7 +100,7 @@ def _call(name: str) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     try:
         model = getattr(importlib.import_module(module_name), attribute)()
-    except Exception as error:  # the user's own code may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise ValueError(
             f"model: {name} cannot be imported and called without arguments "
             f"({type(error).__name__}: {error})"
@@ -101,7 +113,7 @@ def _call(name: str) -> nn.Module:
 
 
 def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Any]:
-    """The model with its weights, and what torchvision says of its own weights."""
+    """The model with its weights, and the description of torchvision's weights."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -122,13 +134,13 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Any]:
             return models.get_model(name, weights=preset), preset
         except OSError as error:
             raise ValueError(
-                f"weights: torchvision's for {name} could not be fetched ({error}); "
-                "want a network, or a file"
+                f"weights: torchvision's for {name} could not be downloaded ({error}); "
+                "want a network connection or a file"
             ) from error
     state = _read_state(Path(weights))
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # As torchvision builds them whenever it loads weights of its own.
+        # torchvision builds them like this when it loads its own weights.
         auxiliary = any(key.lower().startswith("aux") for key in state)
         options = {"transform_input": True, "aux_logits": auxiliary}
         options["init_weights"] = False
@@ -146,12 +158,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise whatever the bytes provoke
+    except Exception as error:  # torch and safetensors may raise anything
         reason = (
             str(error).strip().splitlines()[0] if str(error).strip() else type(error)
         )
         raise ValueError(
-            f"weights: {path} is not a whole state dict ({reason})"
+            f"weights: {path} is not a complete state dict ({reason})"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -168,5 +180,5 @@ def _load_state(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
     except RuntimeError as error:
         reasons = [line.strip() for line in str(error).splitlines()[1:]]
         raise ValueError(
-            f"weights: they do not fit {name}: {' '.join(reasons)[:400]}"
+            f"weights: they do not match {name}: {' '.join(reasons)[:400]}"
         ) from error

@@ -8,19 +8,19 @@ from typing import Any
 from captum_pse._io.text import printable
 from captum_pse.groups.types import TYPES
 
-#: The most columns of a table, and the fewest of a pair's name.
+#: The width of a table, at most, and that of the pairs' names, at least.
 WIDTH, NAME = 100, 12
 
 
 def format_table(
     records: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None = None
 ) -> str:
-    """The records as a table to print, one line a pair, at most 100 columns wide.
+    """The records as a table with one line for each pair, at most 100 columns wide.
 
-    ``holds`` states which labels the model predicts: ``both``, the ``true`` one on the
-    natural image only, the ``attack`` one on the adversarial image only, or ``none``.
-    ``dZ`` is the change of a label's score by the attack. ``types`` counts the groups
-    of each type, by their initials.
+    ``holds`` states which labels the model predicts: ``both``, only the ``true`` label
+    on the natural image, only the ``attack`` label on the adversarial image, or
+    ``none``. ``dZ`` is the change of a label's score by the attack. ``types`` counts
+    the groups of each type, by the initials of the types.
     """
 
     def label(number: int) -> str:
@@ -60,7 +60,7 @@ def _holds(record: Mapping[str, Any]) -> str:
 
 
 def _level_columns(record: Mapping[str, Any]) -> dict[str, str]:
-    """The columns of pixel groups, or of regions."""
+    """The columns of pixel groups or of regions."""
     names = {"prom.": "promotion", "supp.": "suppression"}
     if "groups" not in record:
         return {

@@ -1,4 +1,4 @@
-"""How far attribution methods agree on which groups of features matter."""
+"""How much attribution methods agree on the ranking of groups of features."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from captum_pse.groups.groups import Groups
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: How many of the strongest groups are compared.
+#: Number of top groups that are compared.
 TOP = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agreement:
-    """How far M methods agree on the groups of N examples.
+    """The agreement of M methods on the groups of N examples.
 
-    Made by :func:`agreement`.
+    Returned by :func:`agreement`.
 
     Attributes:
-        names (tuple[str, ...]): The methods.
-        top (int): How many of the strongest groups ``overlap`` compares.
-        rank_correlation (Tensor): ``(N, M, M)``, Spearman's rho in [-1, 1]; NaN where a
+        names (tuple[str, ...]): Names of the methods.
+        top (int): Number of top groups that ``overlap`` compares.
+        rank_correlation (Tensor): ``(N, M, M)``, Spearman's rho in [-1, 1]; NaN if a
             method gives all groups the same value.
-        overlap (Tensor): ``(N, M, M)``, the share of one method's strongest groups that
-            are among the other's, in [0, 1]. Both are NaN for an example with fewer
-            than two groups.
+        overlap (Tensor): ``(N, M, M)``, the fraction of one method's top groups that
+            are also among the other's, in [0, 1]. Both tensors are NaN for an example
+            with fewer than two groups.
 
     Examples::
 
@@ -61,7 +61,7 @@ class Agreement:
         return f"Agreement({len(self)} example(s), {', '.join(self.names)})"
 
     def table(self) -> list[dict[str, Any]]:
-        """One row for each two methods: means over the examples, without NaN.
+        """One row for each pair of methods: means over the examples, ignoring NaN.
 
         Returns:
             *list[dict]*: ``method``, ``other``, ``rank_correlation`` and
@@ -83,11 +83,10 @@ class Agreement:
         ]
 
     def plot(self, **options: Any) -> Figure:
-        """Both as matrices, means over the examples; see
-        :func:`captum_pse.visualization.plot_agreement`.
+        """Draws both measures as matrices of means over the examples.
 
         Args:
-            **options: Passed to that function.
+            **options: Passed to :func:`captum_pse.visualization.plot_agreement`.
         """
         from captum_pse.comparison.figure import plot_agreement
 
@@ -100,27 +99,27 @@ def agreement(
     feature_mask: Tensor | tuple[Tensor, ...] | None = None,
     top: int = TOP,
 ) -> Agreement:
-    """Compares attributions of the same inputs by how they rank groups of features.
+    """Compares how attributions of the same inputs rank groups of features.
 
-    A group's value is the mean of an attribution over its features, so that it may be
-    one of groups, of regions or of single pixels. Ties among the strongest groups are
-    broken by the group's id.
+    A group's value is the mean of an attribution over its features. Attributions of
+    groups, regions and single pixels can therefore be compared. Ties among the top
+    groups are broken by the group's id.
 
     Args:
-        attributions (mapping of Tensor or tuple[Tensor, ...]): By the name of the
-            method; ``(N, ...)``, of shapes that broadcast to one another: ``(N, 3, H,
-            W)`` and ``(N, 1, H, W)``, say.
+        attributions (mapping of Tensor or tuple[Tensor, ...]): Attributions
+            ``(N, ...)`` by name of the method. Their shapes must broadcast to one
+            another, such as ``(N, 3, H, W)`` and ``(N, 1, H, W)``.
         feature_mask (Tensor or tuple[Tensor, ...], optional): The groups, as for
             :class:`captum_pse.PromotionSuppression`. Default: None
-        top (int, optional): How many groups to compare by overlap; an example with
-            fewer compares all. Default: 20
+        top (int, optional): Number of top groups to compare by overlap. An example with
+            fewer groups compares all of them. Default: 20
 
     Returns:
         *Agreement*: With ``.rank_correlation``, ``.overlap``, ``.table()`` and
         ``.plot()``.
 
     Raises:
-        TypeError, ValueError: An argument does not fit; the message names it.
+        TypeError, ValueError: An argument is not valid; the message names it.
 
     Examples::
 
@@ -133,23 +132,23 @@ def agreement(
     """
     if len(attributions) < 2:
         raise ValueError(
-            f"attributions: got {len(attributions)}, want those of at least two methods"
+            f"attributions: got {len(attributions)} method(s), want at least two"
         )
     check_positive_int("top", top)
-    parts = _alike(attributions)
-    inputs = next(iter(parts.values()))
+    expanded = _expanded(attributions)
+    inputs = next(iter(expanded.values()))
     groups = Groups.of(feature_mask, inputs)
     if len(groups) < 2:
         raise ValueError("feature_mask: got one group, want at least two to compare")
-    means = torch.stack([groups.means(v, inputs) for v in parts.values()], dim=1)
-    present = groups.sizes(inputs) > 0
+    means = torch.stack([groups.means(v, inputs) for v in expanded.values()], dim=1)
+    has_group = groups.sizes(inputs) > 0
     correlations, overlaps = [], []
-    for values, there in zip(means.double().cpu(), present.cpu(), strict=True):
-        values = values[:, there]
+    for values, present in zip(means.double().cpu(), has_group.cpu(), strict=True):
+        values = values[:, present]
         if values.shape[1] < 2:
-            unknown = torch.full((len(values),) * 2, torch.nan)
-            correlations.append(unknown)
-            overlaps.append(unknown)
+            undefined = torch.full((len(values),) * 2, torch.nan)
+            correlations.append(undefined)
+            overlaps.append(undefined)
             continue
         rows = values.numpy()
         rho = [[rank_correlation(a, b) for b in rows] for a in rows]
@@ -163,15 +162,15 @@ def agreement(
     )
 
 
-def _alike(
+def _expanded(
     attributions: Mapping[str, Tensor | tuple[Tensor, ...]],
 ) -> dict[str, tuple[Tensor, ...]]:
-    """All as tuples of tensors of the same shapes, on one device."""
-    parts = {
+    """The attributions as tuples of tensors of equal shapes, on one device."""
+    tuples = {
         name: values if isinstance(values, tuple) else (values,)
         for name, values in attributions.items()
     }
-    (first, wanted), *others = parts.items()
+    (first, wanted), *others = tuples.items()
     for name, values in others:
         if len(values) != len(wanted):
             raise ValueError(
@@ -180,15 +179,15 @@ def _alike(
             )
     shapes = []
     for i in range(len(wanted)):
-        each = {name: tuple(values[i].shape) for name, values in parts.items()}
+        by_name = {name: tuple(values[i].shape) for name, values in tuples.items()}
         try:
-            shapes.append(torch.broadcast_shapes(*each.values()))
+            shapes.append(torch.broadcast_shapes(*by_name.values()))
         except RuntimeError:
             raise ValueError(
-                f"attributions: got shapes {each}, want ones that broadcast to one "
-                "another"
+                f"attributions: got shapes {by_name}, want shapes that broadcast to "
+                "one another"
             ) from None
-    for name, values in parts.items():
+    for name, values in tuples.items():
         if not all(v.isfinite().all() for v in values):
             raise ValueError(f"attributions: got NaN or infinite values of {name}")
     device = wanted[0].device
@@ -197,5 +196,5 @@ def _alike(
             v.detach().to(device).expand(shape)
             for v, shape in zip(values, shapes, strict=True)
         )
-        for name, values in parts.items()
+        for name, values in tuples.items()
     }

@@ -1,4 +1,4 @@
-"""The figure of how far methods agree."""
+"""The figure of the agreement of methods."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def plot_agreement(result: Agreement, *, title: str | None = None) -> Figure:
-    """Rank correlation and overlap between methods, as two matrices of means.
+    """Rank correlation and overlap of methods, as two matrices.
 
     Args:
-        result (Agreement): Of any number of methods.
-        title (str, optional): Above the figure. Default: None
+        result (Agreement): The agreement of any number of methods.
+        title (str, optional): Title of the figure. Default: None
 
     Returns:
-        *Figure*: To the left Spearman's rho, coloured from -1 to 1, to the right the
-        overlap of the strongest groups, from 0 to 1; means over the examples where they
-        exist.
+        *Figure*: Left, Spearman's rho, coloured from -1 to 1. Right, the overlap of the
+        top groups, coloured from 0 to 1. Both are means over the examples, ignoring
+        NaN.
 
     Examples::
 
@@ -41,7 +41,7 @@ def plot_agreement(result: Agreement, *, title: str | None = None) -> Figure:
     axes = figure.subplots(1, 2)
     panels = (
         (result.rank_correlation.nanmean(0), "Spearman's rank correlation", -1),
-        (result.overlap.nanmean(0), f"share of the top {result.top} groups in both", 0),
+        (result.overlap.nanmean(0), f"overlap of the top {result.top} groups", 0),
     )
     for ax, (values, name, low) in zip(axes, panels, strict=True):
         cells = to_numpy(values)

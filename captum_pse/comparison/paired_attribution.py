@@ -1,4 +1,4 @@
-"""Any attribution method of Captum on both sides of a pair, for both labels."""
+"""Applies any attribution method of Captum to both sides of a pair and both labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_pse._model.checks import check_choice
 from captum_pse._model.forward import forward_args
 from captum_pse._model.targets import Label
 from captum_pse._model.usage import log_usage
@@ -20,35 +21,35 @@ from captum_pse.pairs.scored import ScoredPair, Sides, score_pair
 from captum_pse.regions.result import (
     CLASS_MAPS,
     DIFFERENCES,
+    REGION_COMPONENTS,
     RegionComponent,
     RegionDecomposition,
-    check_region_component,
 )
 
 
 class PairedAttribution(Attribution):
     r"""Promotion and suppression by any attribution method of Captum.
 
-    ``F(x, c)`` is what the method attributes on x to the score of class c. The pair
+    ``F(x, c)`` is the method's attribution on x for the score of class c. The pair
     ``x0``, ``x' = x0 + delta`` with true label ``t0`` and attack label ``t`` has four
-    attributions, and, as for :class:`captum_pse.AdversarialCAM`,
+    attributions. As for :class:`captum_pse.AdversarialCAM`,
 
     .. math::
         \text{promotion} = F(x', t) - F(x_0, t), \qquad
         \text{suppression} = F(x_0, t_0) - F(x', t_0).
 
     A method that explains the difference to a baseline (``IntegratedGradients``,
-    ``DeepLift``, ``Occlusion``) takes the same one, ``reference``, in all four. That is
-    another question than ``method.attribute(x', baselines=x0)``, which explains the
-    step from ``x0`` to ``x'`` itself. A method that draws random numbers draws the same
-    ones in all four (on a GPU, seed it yourself).
+    ``DeepLift``, ``Occlusion``) uses the same baseline, ``reference``, for all four
+    attributions. In contrast, ``method.attribute(x', baselines=x0)`` explains the
+    change from ``x0`` to ``x'``. A method that draws random numbers draws the same ones
+    for all four attributions on the CPU. On a GPU, seed it yourself.
 
     Args:
-        method (Attribution): Any method that explains the score of a class: by
-            gradients, by perturbation, at a layer, or ``NoiseTunnel`` around one.
+        method (Attribution): Any method that explains the score of a class: a gradient,
+            perturbation or layer method, or ``NoiseTunnel`` around one.
 
     Raises:
-        TypeError: ``method`` is no such object.
+        TypeError: ``method`` is not an attribution method with a ``target``.
 
     Examples::
 
@@ -83,11 +84,11 @@ class PairedAttribution(Attribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """What the method itself says."""
+        """As of the wrapped method."""
         return bool(self.method.multiplies_by_inputs)
 
     def get_name(self) -> str:
-        """The method's own name after ``"Paired "``."""
+        """``"Paired "`` and the name of the wrapped method."""
         return f"Paired {self.method.get_name()}"
 
     @log_usage()
@@ -111,33 +112,35 @@ class PairedAttribution(Attribution):
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
             target (int, tuple, list or Tensor, optional): The attack label ``t``, as
-                for :class:`captum_pse.PromotionSuppression`. Default: None
+                for :meth:`captum_pse.PromotionSuppression.attribute`. Default: None
             true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
-                likewise. Default: None
+                as for :meth:`captum_pse.PromotionSuppression.attribute`. Default: None
             component (str, optional): As for
                 :meth:`captum_pse.AdversarialCAM.attribute`. Default: ``"promotion"``
-            reference (Tensor, tuple, int or float, optional): What the method gets as
-                its own ``baselines``, for both sides. None means the method's default,
-                for most of them 0. Default: None
+            reference (Tensor, tuple, int or float, optional): The ``baselines`` of the
+                wrapped method, for both sides. None means the method's default, which
+                is 0 for most methods. Default: None
             additional_forward_args (Any, optional): Passed to the model after the
                 inputs. Default: None
-            **options: Passed to the method's ``attribute``, such as ``n_steps``,
-                ``sliding_window_shapes`` or ``feature_mask``.
+            **options: Passed to ``attribute`` of the wrapped method, such as
+                ``n_steps``, ``sliding_window_shapes`` or ``feature_mask``.
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
-                As the method returns them: of the inputs' shape, or the layer's.
+                As returned by the method, with the shape of the inputs or of its
+                layer.
 
         Raises:
-            TypeError, ValueError: An argument does not fit, or the method takes no
-                baselines although there is a reference, or needs one.
+            TypeError, ValueError: An argument is not valid, ``reference`` is given for
+                a method without ``baselines``, or it is None for a method that requires
+                them.
 
         Warns:
-            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
-                ``baselines``.
+            PredictionWarning: The prediction on ``inputs`` is not ``t``, or that on
+                ``baselines`` is not ``t0``.
         """
-        check_region_component(component)
+        check_choice("component", component, REGION_COMPONENTS)
         names = DIFFERENCES.get(component, (component,))
         explained = self._explain(
             names, inputs, baselines, target, true_target,
@@ -158,13 +161,13 @@ class PairedAttribution(Attribution):
         additional_forward_args: Any = None,
         **options: Any,
     ) -> RegionDecomposition | tuple[RegionDecomposition, ...]:
-        """All four attributions at once, with the scores.
+        """All four attributions with the scores.
 
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            :class:`captum_pse.RegionDecomposition`, or a tuple of them where the method
-            returns a tuple: one for each input.
+            :class:`captum_pse.RegionDecomposition`; if the method returns a tuple, a
+            tuple with one for each of its elements.
 
         Examples::
 
@@ -174,22 +177,23 @@ class PairedAttribution(Attribution):
             >>> method.decompose(*make_pairs(2))
             RegionDecomposition((2, 3, 64, 64) of 'Saliency')
         """
-        found = self._explain(
+        explained = self._explain(
             CLASS_MAPS, inputs, baselines, target, true_target,
             reference, additional_forward_args, options,
         )  # fmt: skip
-        n_parts = len(found.maps[CLASS_MAPS[0]])
+        pair, n_tensors = explained.pair, len(explained.maps[CLASS_MAPS[0]])
+        # One attribution for each input, unless they are those of a layer.
+        by_input = n_tensors == len(pair.inputs)
         results = []
-        for i in range(n_parts):
-            # Each input's own part, unless the parts are a layer's.
-            own = slice(i, i + 1) if n_parts == len(found.pair.inputs) else slice(None)
-            maps = {name: parts[i] for name, parts in found.maps.items()}
+        for i in range(n_tensors):
+            own = slice(i, i + 1) if by_input else slice(None)
+            maps = {name: tensors[i] for name, tensors in explained.maps.items()}
             results.append(
                 RegionDecomposition(
                     replace(
-                        found.pair,
-                        inputs=found.pair.inputs[own],
-                        baselines=found.pair.baselines[own],
+                        pair,
+                        inputs=pair.inputs[own],
+                        baselines=pair.baselines[own],
                     ),
                     self.method.get_name(),
                     natural_true=maps["natural_true"],
@@ -198,7 +202,7 @@ class PairedAttribution(Attribution):
                     adversarial_attack=maps["adversarial_attack"],
                 )
             )
-        return tuple(results) if found.is_tuple else results[0]
+        return tuple(results) if explained.is_tuple else results[0]
 
     @torch.inference_mode(False)
     def _explain(
@@ -212,19 +216,19 @@ class PairedAttribution(Attribution):
         additional_forward_args: Any,
         options: Mapping[str, Any],
     ) -> _Explained:
-        """The maps of those names."""
+        """The maps of the given names, a subset of :data:`CLASS_MAPS`."""
         options = self._options(reference, options)
         if additional_forward_args is not None:
             options["additional_forward_args"] = additional_forward_args
         sides = Sides.of(inputs, baselines)
-        # Raises: Captum's own errors about masks are obscure.
+        # Only to check the mask: Captum's own errors about masks are hard to read.
         Groups.of(options.get("feature_mask"), sides.inputs)
         args = forward_args(additional_forward_args)
         pair = score_pair(self.forward_func, sides, target, true_target, args)
         maps, is_tuple = {}, False
         states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
         for name in names:
-            # The same random numbers for all, so that differences are not of those.
+            # The same random numbers for all maps, so that they cancel in differences.
             torch.set_rng_state(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
             side, label = name.split("_")
@@ -243,30 +247,31 @@ class PairedAttribution(Attribution):
         as_tuple: bool,
         options: Mapping[str, Any],
     ) -> tuple[tuple[Tensor, ...], bool]:
-        """What the method attributes, as a tuple, and whether it returned one."""
-        # Copies, since some methods mark their inputs as needing gradients; they warn
-        # where they do so themselves.
+        """The method's attributions as a tuple, and whether it returned a tuple."""
+        # Copies that require gradients: gradient methods set this on their inputs, and
+        # warn if they have to.
         copies = tuple(x.detach().clone().requires_grad_() for x in xs)
         labels = index[:, 0] if index.shape[1] == 1 else [*map(tuple, index.tolist())]
         with torch.enable_grad():
             returned = self.method.attribute(
                 copies if as_tuple else copies[0], target=labels, **options
             )
-        parts = returned if isinstance(returned, tuple) else (returned,)
-        for part in parts:
-            if not isinstance(part, Tensor) or len(part) != len(xs[0]):
-                got = tuple(part.shape) if isinstance(part, Tensor) else type(part)
+        tensors = returned if isinstance(returned, tuple) else (returned,)
+        for x in tensors:
+            if not isinstance(x, Tensor) or len(x) != len(xs[0]):
+                got = tuple(x.shape) if isinstance(x, Tensor) else type(x)
                 raise ValueError(
                     f"method: {self.method.get_name()} returned {got}, want tensors "
                     f"with one attribution for each of {len(xs[0])} examples"
                 )
-        return tuple(part.detach() for part in parts), isinstance(returned, tuple)
+        return tuple(x.detach() for x in tensors), isinstance(returned, tuple)
 
     def _options(self, reference: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of the method besides inputs and target."""
+        """The method's arguments other than inputs and target."""
         if options.get("return_convergence_delta"):
             raise ValueError(
-                "return_convergence_delta: want False; call the method itself for it"
+                "return_convergence_delta: got True, want False; call the wrapped "
+                "method for it"
             )
         if reference is not None:
             if not self._takes("baselines"):
@@ -278,12 +283,12 @@ class PairedAttribution(Attribution):
         if wanted is not None and wanted.default is inspect.Parameter.empty:
             raise ValueError(
                 f"reference: got None, but {self.method.get_name()} needs baselines; "
-                "want what it is to compare both sides with"
+                "want the baseline of both sides"
             )
         return dict(options)
 
     def _takes(self, name: str) -> bool:
-        """Whether the method's ``attribute`` takes that argument."""
+        """Whether the method's ``attribute`` has an argument of this name."""
         return name in self._parameters or self._takes_all
 
 

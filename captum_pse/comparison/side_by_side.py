@@ -1,4 +1,4 @@
-"""Several methods side by side on one pair."""
+"""A figure of several methods side by side, on one pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captum_pse.pixels.result import PixelDecomposition
 from captum_pse.regions.result import RegionDecomposition
 
 Result = PixelDecomposition | RegionDecomposition
-# As in the other figures, what promotes is orange and what suppresses is purple.
+# As in the other figures, promotion is orange and suppression is purple.
 _COMPONENTS = (("promotion", "PuOr_r"), ("suppression", "PuOr"))
 
 
@@ -34,30 +34,33 @@ def plot_methods(
 ) -> Figure:
     """Promotion and suppression of one pair, by several methods side by side.
 
-    A column a method. Its two maps share one scale, symmetric about 0, in the method's
-    own units; it spans 99.5 % of the pixels, and arrows say that some go beyond.
-    Attributions are summed over channels. Above each map stands how far the method
-    agrees with the first one on the groups of ``feature_mask``: Spearman's rho, and the
-    share of the strongest groups that both have; see :func:`captum_pse.agreement`.
+    Each method has one column. Its two maps share a colour scale in the method's units,
+    which is symmetric about 0 and covers 99.5 % of the pixels. Arrows at the ends of
+    the colour bar mark values beyond the scale. Attributions are summed over channels.
+    The title of each map states the method's agreement with the first method on the
+    groups of ``feature_mask``: Spearman's rho, and the overlap of their top groups; see
+    :func:`captum_pse.agreement`.
 
     Args:
-        results (mapping): By the name of the method, of the same pairs: from
+        results (mapping): Results on the same pairs by name of the method, from
             ``decompose`` of :class:`captum_pse.PromotionSuppression`,
             :class:`captum_pse.AdversarialCAM` or :class:`captum_pse.PairedAttribution`.
-        example (int, optional): Which example. Default: 0
+        example (int, optional): Index of the example. Default: 0
         class_names (sequence of str, optional): Names of the classes. Default: None
-        title (str, optional): Put before the description of the example. Default: None
-        feature_mask (Tensor, optional): The groups to compare on; None takes those of
-            the first result that has groups, or else the default ones. Default: None
-        top (int, optional): How many groups to compare by overlap. Default: 20
+        title (str, optional): Text before the description of the example. Default: None
+        feature_mask (Tensor, optional): The groups to compare. None means the groups of
+            the first result with more than one group, or else the default groups.
+            Default: None
+        top (int, optional): Number of top groups to compare by overlap. Default: 20
 
     Returns:
-        *Figure*: The pair in the first column, then promotion above suppression for
-        each method.
+        *Figure*: The pair in the first column, then one column for each method,
+        promotion above suppression.
 
     Raises:
-        ValueError: No result, one that is not of images, or of other pairs.
-        IndexError: There is no such example.
+        ValueError: There is no result, a result is not of images, or results are of
+            different pairs.
+        IndexError: ``example`` is out of range.
 
     Examples::
 
@@ -92,7 +95,7 @@ def plot_methods(
     ):
         ax.imshow(image, interpolation="nearest")
         bare(ax, name + note)
-    agreed = _agreed(results, example, feature_mask, top) if others else {}
+    notes = _agreement_notes(results, example, feature_mask, top) if others else {}
     for column, (name, result) in enumerate(results.items(), start=1):
         maps = [_map(result, component, example) for component, _ in _COMPONENTS]
         sizes = np.abs(np.stack(maps))
@@ -103,12 +106,12 @@ def plot_methods(
         ):
             text = f"{printable(name)}\n{component}"
             if name != first_name:
-                text += "\n" + agreed[component, name]
+                text += "\n" + notes[component, name]
             draw_map(ax, values, text, "", cmap, -reach, reach)
-    headed = headline(first.labels, example, class_names, title)
+    heading = headline(first.labels, example, class_names, title)
     if others:
-        headed += f"\nagreement is with {printable(first_name)}, over groups of pixels"
-    figure.suptitle(headed, fontsize=11, parse_math=False)
+        heading += f"\nagreement with {printable(first_name)}, over groups of pixels"
+    figure.suptitle(heading, fontsize=11, parse_math=False)
     return figure
 
 
@@ -126,7 +129,7 @@ def _map(result: Result, component: str, example: int) -> Array:
 
 
 def _attribution(result: Result, component: str) -> Tensor:
-    """Of the input's shape, or with one channel."""
+    """One component, with the shape of the input or with a single channel."""
     if isinstance(result, PixelDecomposition):
         return result.groups.spread(getattr(result, component), result.inputs)[0]
     whole = result.attribution(component)  # type: ignore[arg-type]
@@ -135,35 +138,35 @@ def _attribution(result: Result, component: str) -> Tensor:
     return result.on_inputs(component)  # type: ignore[arg-type]
 
 
-def _agreed(
+def _agreement_notes(
     results: Mapping[str, Result],
     example: int,
     feature_mask: Tensor | None,
     top: int,
 ) -> dict[tuple[str, str], str]:
-    """What to say of how each method agrees with the first, by component and name."""
+    """Each method's agreement with the first, as text by component and name."""
     inputs = next(iter(results.values())).inputs
-    known = [r.groups for r in results.values() if isinstance(r, PixelDecomposition)]
-    groups = next((g for g in known if len(g) > 1), None)
+    used = [r.groups for r in results.values() if isinstance(r, PixelDecomposition)]
+    groups = next((g for g in used if len(g) > 1), None)
     if feature_mask is not None or groups is None:
         groups = Groups.of(feature_mask, inputs)
     mask = groups.index[0]
     mask = mask if len(mask) == 1 else mask[example : example + 1]
-    said = {}
+    notes = {}
     for component, _ in _COMPONENTS:
         attributions = {
             name: _attribution(result, component)[example : example + 1]
             for name, result in results.items()
         }
         shape = inputs[0][:1].shape
-        alike = agreement(
+        result = agreement(
             {name: values.expand(shape) for name, values in attributions.items()},
             feature_mask=mask,
             top=top,
         )
         for name, rho, overlap in zip(
-            results, alike.rank_correlation[0, 0], alike.overlap[0, 0], strict=True
+            results, result.rank_correlation[0, 0], result.overlap[0, 0], strict=True
         ):
             number = "undefined" if rho.isnan() else f"{rho:.2f}"
-            said[component, name] = f"rho {number}, top {top} shared {overlap:.0%}"
-    return said
+            notes[component, name] = f"rho {number}, top {top} shared {overlap:.0%}"
+    return notes

@@ -1,6 +1,6 @@
-"""The embedded default: drawn scenes, a small model trained on them, and pairs.
+"""Built-in demo: drawn scenes, a small model trained on them, and adversarial pairs.
 
-Nothing is downloaded; everything is deterministic.
+Nothing is downloaded, and everything is deterministic.
 """
 
 from captum_pse.demo.concepts import SceneConcepts

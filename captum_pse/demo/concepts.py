@@ -11,20 +11,22 @@ from captum_pse.dissection.concepts import Concept, ConceptSample
 
 
 class SceneConcepts(Dataset[ConceptSample]):
-    """The demo's drawn scenes, with the concepts that are drawn in them.
+    """The demo's drawn scenes as a concept data set.
 
-    An item is a :class:`ConceptSample`: an RGB image, float32 ``(3, 64, 64)`` in
-    [0, 1], and for each category of :data:`captum_pse.demo.CONCEPTS` an int64 mask
-    ``(64, 64)``, but for ``scene`` one number.
+    An item is a :class:`captum_pse.dissection.ConceptSample`: an RGB image, float32
+    ``(3, 64, 64)`` in
+    [0, 1], and an int64 mask ``(64, 64)`` for each category of
+    :data:`captum_pse.demo.CONCEPTS`; for the category ``scene``, one number.
 
     Args:
-        n (int, optional): How many. Default: 240
-        seed (int, optional): As for :class:`captum_pse.demo.Scenes`; 0 is what the demo
-            model was trained on. Default: 0
+        n (int, optional): Number of scenes. Default: 240
+        seed (int, optional): Seed of the series, as for
+            :class:`captum_pse.demo.Scenes`. The demo model was trained on seed 0.
+            Default: 0
 
     Raises:
-        ValueError: ``n`` is less than 1.
-        IndexError: When an item is read: there is no such scene.
+        ValueError: ``n`` is not positive.
+        IndexError: There is no scene with the index of an item.
 
     Examples::
 

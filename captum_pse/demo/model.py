@@ -16,13 +16,13 @@ class DemoNet(nn.Module):
     """Five 3 x 3 convolutions, a global average pool and one linear head.
 
     Maps RGB images in [0, 1], shape ``(N, 3, H, W)`` (trained at 64 x 64), to logits of
-    shape ``(N, 12)`` in the order of :data:`captum_pse.demo.CLASSES`. The layers to
-    look into are ``features.conv1`` to ``features.conv5``; each ends in a ReLU that is
-    not in-place, and a max-pooling halves the maps after each of the first three.
+    shape ``(N, 12)`` in the order of :data:`captum_pse.demo.CLASSES`. The convolutional
+    layers are ``features.conv1`` to ``features.conv5``. Each ends in a ReLU that is not
+    in-place. Max pooling halves the maps after each of the first three.
 
     Args:
-        widths (tuple of int, optional): How many units each has, five; those of the
-            trained model by default. Default: ``(32, 48, 64, 96, 96)``
+        widths (tuple of int, optional): Numbers of units of the five layers; the
+            default is that of the trained model. Default: ``(32, 48, 64, 96, 96)``
 
     Examples::
 
@@ -57,7 +57,7 @@ def load_model() -> DemoNet:
     """The trained demo model in evaluation mode, from the weights in the package.
 
     Returns:
-        *DemoNet*: A new one each time, on the CPU, in float32.
+        *DemoNet*: A new model for each call, on the CPU, in float32.
 
     Examples::
 

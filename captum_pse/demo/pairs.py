@@ -13,24 +13,24 @@ from captum_pse.pairs.pair import AdversarialPair
 
 
 def make_pairs(n: int = 12, eps: float = 6 / 255, steps: int = 20) -> AdversarialPair:
-    """Attacks n test scenes with projected gradient descent (``captum.robust.PGD``).
+    """Attacks n test scenes with targeted PGD (``captum.robust.PGD``).
 
-    Each scene is pushed towards another class than its own, at most ``eps`` away in
-    every pixel and within [0, 1].
+    The attack label is a class other than the true one. Each pixel changes by at most
+    ``eps`` and stays in [0, 1].
 
     Args:
-        n (int, optional): How many pairs, 1 or more. Default: 12
-        eps (float, optional): Largest change of a pixel, in [0, 1] units, above 0;
-            6/255 is enough to succeed. Default: 6/255
-        steps (int, optional): Steps of the attack, of ``2.5 eps / steps`` each.
+        n (int, optional): Number of pairs, 1 or more. Default: 12
+        eps (float, optional): Largest change of a pixel, in (0, 1]; all attacks succeed
+            at 6/255. Default: 6/255
+        steps (int, optional): Number of steps, of ``2.5 eps / steps`` each.
             Default: 20
 
     Returns:
-        *AdversarialPair*: Images ``(n, 3, 64, 64)`` in [0, 1], labels and names; the
-        same for the same arguments.
+        *AdversarialPair*: Images ``(n, 3, 64, 64)`` in [0, 1], labels and names; equal
+        for equal arguments.
 
     Raises:
-        ValueError: ``n``, ``eps`` or ``steps`` is not positive, or ``eps`` above 1.
+        ValueError: ``n``, ``eps`` or ``steps`` is not positive, or ``eps`` is above 1.
 
     Examples::
 
@@ -46,7 +46,7 @@ def make_pairs(n: int = 12, eps: float = 6 / 255, steps: int = 20) -> Adversaria
         raise ValueError(f"eps: got {eps}, want more than 0, at most 1")
     check_positive_int("steps", steps)
     images, labels = Scenes(n).batch()
-    # The k-th time a class comes, its scene is pushed k classes on.
+    # The k-th scene of a class is attacked towards the k-th class after it.
     shift = 1 + torch.arange(n) // len(CLASSES) % (len(CLASSES) - 1)
     targets = (labels + shift) % len(CLASSES)
     adversarial = targeted_pgd(load_model(), images, targets, eps=eps, steps=steps)

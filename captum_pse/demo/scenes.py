@@ -1,8 +1,8 @@
-"""Procedurally drawn scenes with the pixel mask of every concept in them.
+"""Procedurally drawn scenes with a pixel mask of every concept.
 
-Each scene is one object of :data:`CLASSES`, built of named parts with a colour and a
-texture, before one of the backgrounds of :data:`SCENES`. A scene is a function of
-``(seed, index)`` alone, so that any of them can be drawn at any time, in any order.
+Each scene is one object of :data:`CLASSES`, with named parts, a colour and a texture,
+in front of one of the backgrounds of :data:`SCENES`. A scene depends only on
+``(seed, index)``, so scenes can be drawn in any order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from captum_pse._model.checks import check_positive_int
 from captum_pse.demo.shapes import Array, both, box, disc, ellipse
 from captum_pse.demo.things import (
     BACKDROPS,
@@ -41,8 +42,8 @@ class Scene:
     Attributes:
         image (Tensor): RGB in [0, 1], shape ``(3, 64, 64)``, float32.
         label (int): Index of the object's class in :data:`CLASSES`.
-        concepts (dict[str, Tensor]): For each category of :data:`CONCEPTS` an int64
-            mask of shape ``(64, 64)``, 0 for none; for ``scene`` an int64 scalar.
+        concepts (dict[str, Tensor]): For each category of :data:`CONCEPTS`, an int64
+            mask of shape ``(64, 64)``, 0 for none; for ``scene``, an int64 scalar.
 
     Examples::
 
@@ -88,7 +89,7 @@ class _Canvas:
 
 
 def _paint_backdrop(canvas: _Canvas, scene: str) -> set[str]:
-    """Draws the background and returns the colours it used."""
+    """Draws the background and returns the colours used."""
     rng, backdrop = canvas.rng, BACKDROPS[scene]
     horizon = rng.uniform(0.45, 0.7) * SIZE
     sky, sky_colors = backdrop.above
@@ -126,7 +127,7 @@ def _paint_backdrop(canvas: _Canvas, scene: str) -> set[str]:
 
 
 def _texture(name: str, rng: np.random.Generator, x: Array, y: Array) -> Any:
-    """Where the texture's second colour goes; ``x`` and ``y`` in pixels."""
+    """A mask of the texture's second colour; ``x`` and ``y`` in pixels."""
     period = rng.uniform(6, 8)
     if name == "striped":
         angle = rng.uniform(0, np.pi)
@@ -165,14 +166,14 @@ def _paint_object(canvas: _Canvas, name: str, background: set[str]) -> None:
 
 
 def draw_scene(seed: int, index: int) -> Scene:
-    """Draws scene ``index`` of the endless series ``seed``; classes come in turn.
+    """Draws scene ``index`` of the infinite series ``seed``.
 
     Args:
-        seed (int): Which series, 0 or more.
-        index (int): Which scene of it, 0 or more; its class is ``index % 12``.
+        seed (int): Seed of the series, 0 or more.
+        index (int): Index of the scene, 0 or more. The class is ``index % 12``.
 
     Returns:
-        *Scene*: The same for the same arguments.
+        *Scene*: The scene; equal for equal arguments.
 
     Raises:
         ValueError: ``seed`` or ``index`` is negative.
@@ -205,17 +206,17 @@ def draw_scene(seed: int, index: int) -> Scene:
 class Scenes(Dataset[tuple[Tensor, int]]):
     """A data set of drawn scenes: item ``i`` is ``(image, label)``.
 
-    The image is RGB, float32 ``(3, 64, 64)`` in [0, 1], the label an index of
-    :data:`CLASSES`. The training set of the demo model is ``seed`` 0, its test set
+    The image is RGB, float32 ``(3, 64, 64)`` in [0, 1]. The label is an index into
+    :data:`CLASSES`. The training set of the demo model has ``seed`` 0, its test set
     ``seed`` 1.
 
     Args:
-        n (int): How many scenes, 1 or more.
-        seed (int, optional): Which series, 0 or more. Default: 1
+        n (int): Number of scenes, 1 or more.
+        seed (int, optional): Seed of the series, 0 or more. Default: 1
 
     Raises:
-        ValueError: ``n`` is less than 1.
-        IndexError: When an item is read: there is no such scene.
+        ValueError: ``n`` is not positive.
+        IndexError: There is no scene with the index of an item.
 
     Examples::
 
@@ -231,15 +232,17 @@ class Scenes(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, n: int, seed: int = 1) -> None:
-        if n < 1:
-            raise ValueError(f"n: got {n}, want at least 1 scene")
+        check_positive_int("n", n)
         self.n, self.seed = n, seed
 
     def __len__(self) -> int:
         return self.n
 
     def scene(self, index: int) -> Scene:
-        """The whole scene, with the mask of every concept.
+        """The scene with the mask of every concept.
+
+        Args:
+            index (int): Index of the scene, 0 to ``n - 1``.
 
         Raises:
             IndexError: There is no such scene.

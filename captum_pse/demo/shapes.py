@@ -1,4 +1,4 @@
-"""Outlines as signed distances, in any frame."""
+"""Shapes as functions that return the signed distance to their outline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
-#: Signed distance to an outline, negative inside.
+#: Maps coordinates ``u, v`` to the signed distance to an outline, negative inside.
 Shape = Callable[[Array, Array], Array]
 
 

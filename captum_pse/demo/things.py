@@ -1,4 +1,4 @@
-"""What the scenes are made of: colours, objects with their parts, backgrounds."""
+"""The contents of the scenes: colours, objects with their parts, backgrounds."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ PALETTE: dict[str, tuple[float, float, float]] = {
 class Part(NamedTuple):
     name: str
     shape: Shape
-    #: Names the part may be painted with; empty means the object's main colour.
+    #: Names of the part's possible colours; empty means the object's main colour.
     colors: tuple[str, ...] = ()
 
 
 _METAL = ("black", "grey")
 _GLASS = ("blue", "white", "yellow")
 
-#: Every object in its own frame: x to the right and y down, both within [-1, 1].
+#: The parts of each object, in its own frame: x to the right, y down, both in [-1, 1].
 OBJECTS: dict[str, tuple[Part, ...]] = {
     "balloon": (
         Part("rope", both(box(-0.2, 0.5, 0.03, 0.3), box(0.2, 0.5, 0.03, 0.3)), _METAL),
@@ -151,10 +151,10 @@ OBJECTS: dict[str, tuple[Part, ...]] = {
 
 
 class Backdrop(NamedTuple):
-    #: Stuff above and below the horizon, each with the colours it may have.
+    #: The names and possible colours of the areas above and below the horizon.
     above: tuple[str, tuple[str, ...]]
     below: tuple[str, tuple[str, ...]]
-    #: What may stand at the horizon or in the sky.
+    #: The object at the horizon or in the sky.
     extra: str
 
 
@@ -172,8 +172,8 @@ CLASSES: tuple[str, ...] = tuple(OBJECTS)
 SCENES: tuple[str, ...] = tuple(BACKDROPS)
 TEXTURES: tuple[str, ...] = ("plain", "striped", "dotted", "checkered")
 
-#: Every concept by category. In a mask, 0 is unlabelled and k is the k-th name here,
-#: counted from 1; ``scene`` is one number for the whole image.
+#: The concepts of each category. In a mask, 0 is unlabelled and k >= 1 is the k-th
+#: name; ``scene`` is one number for the whole image.
 CONCEPTS: dict[str, tuple[str, ...]] = {
     "color": tuple(PALETTE),
     "object": (

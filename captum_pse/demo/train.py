@@ -1,7 +1,7 @@
 """Trains the demo model: ``python -m captum_pse.demo.train --out weights.safetensors``.
 
-Takes under ten minutes on two cores and reproduces the weights in the package (to the
-last digits that the machine's arithmetic allows).
+Training takes less than ten minutes on two cores. It reproduces the weights in the
+package up to rounding.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ N_TRAIN, N_TEST = 9600, 1200
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    hits = [
+    correct = [
         (model(x).argmax(1) == y).sum()
         for x, y in zip(images.split(256), labels.split(256), strict=True)
     ]
-    return float(sum(hits)) / len(labels)
+    return float(sum(correct)) / len(labels)
 
 
 def train(n: int = N_TRAIN, epochs: int = 12, batch_size: int = 96) -> DemoNet:

@@ -1,8 +1,8 @@
 """Network dissection: which concepts the units of a network detect.
 
-A concept data set is any sequence of :class:`ConceptSample` (an image with, for each
-category, an integer mask or the numbers of the concepts in the whole image) that names
-its :class:`Concept` tuples in the attribute ``concepts``.
+A concept data set is any sequence of :class:`ConceptSample` with an attribute
+``concepts``, the list of its :class:`Concept` tuples. A sample is an image and, for
+each category, an integer mask or the numbers of the concepts of the whole image.
 """
 
 from captum_pse.dissection.broden import BrodenConcepts

@@ -1,4 +1,4 @@
-"""Reading images and masks together."""
+"""Reads images and masks from files and makes concept samples of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from captum_pse.dissection.concepts import ConceptSample, Labels
 
-#: Takes and returns an image and its masks as ``torchvision.tv_tensors``: any transform
-#: of ``torchvision.transforms.v2``.
+#: A transform of ``torchvision.transforms.v2``: takes an image and its masks, as
+#: ``torchvision.tv_tensors``, and returns both.
 Transform = Callable[..., Any]
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image, read whole.
+    """The image, loaded.
 
     Raises:
-        FileNotFoundError, ValueError: There is none, or it cannot be read; the message
-            names it.
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read as an image.
     """
     if not path.is_file():
         raise FileNotFoundError(f"dataset: there is no file {path}")
@@ -41,7 +41,8 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read_mask(path: Path) -> Tensor:
-    """Numbers ``(h, w)``, int64: those of a grey or palette image, or ``R + 256 G``."""
+    """The numbers of a mask, int64 ``(h, w)``: grey or palette values, or ``R + 256 G``
+    for RGB."""
     image = open_image(path)
     if image.mode == "RGBA":
         image = image.convert("RGB")
@@ -50,7 +51,7 @@ def read_mask(path: Path) -> Tensor:
         values = values[..., 0] + 256 * values[..., 1]
     if values.ndim != 2:
         raise ValueError(
-            f"dataset: {path} is an image of mode {image.mode}, want a mask: grey, "
+            f"dataset: got an image of mode {image.mode}, {path}, want a mask: grey, "
             "palette, or RGB with the number in R + 256 G"
         )
     return torch.from_numpy(values)
@@ -59,10 +60,10 @@ def read_mask(path: Path) -> Tensor:
 def make_sample(
     image: Image.Image, labels: dict[str, Labels], transform: Transform | None
 ) -> ConceptSample:
-    """The sample, in [0, 1] and RGB, after the transform of image and masks together.
+    """The sample: an RGB image in [0, 1] and its labels, transformed together.
 
     Raises:
-        ValueError: The transform did not leave a floating-point image.
+        ValueError: The transform did not return a floating-point image.
     """
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional
@@ -76,11 +77,11 @@ def make_sample(
         for category, values in labels.items()
         if isinstance(values, Tensor) and values.dim() >= 2
     }
-    changed, masks = transform(tv_tensors.Image(pixels), masks)
-    if not isinstance(changed, Tensor) or not changed.is_floating_point():
+    transformed, masks = transform(tv_tensors.Image(pixels), masks)
+    if not isinstance(transformed, Tensor) or not transformed.is_floating_point():
         raise ValueError(
-            f"transform: made {type(changed).__name__} of an image, want a tensor of "
-            "floating-point values"
+            f"transform: got {type(transformed).__name__} for an image, want a tensor "
+            "of floating-point values"
         )
     plain = {name: mask.as_subclass(Tensor) for name, mask in masks.items()}
-    return ConceptSample(changed.as_subclass(Tensor), {**labels, **plain})
+    return ConceptSample(transformed.as_subclass(Tensor), {**labels, **plain})

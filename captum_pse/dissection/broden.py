@@ -1,4 +1,4 @@
-"""Concept data sets on disk, in the format of Broden."""
+"""BrodenConcepts: concept data sets on disk, in the format of Broden."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ class BrodenConcepts(Dataset[ConceptSample]):
     """A folder in the published format of the Broden data set.
 
     - ``category.csv``: the categories, in the column ``name``.
-    - ``c_<category>.csv``: the concepts of one, in the columns ``number`` and ``name``.
-    - ``index.csv``: a row an image, with the columns ``image`` (a path under
-      ``images/``), optionally ``split``, ``sh`` and ``sw`` (the height and width of its
-      masks), and one for each category: empty, a number that stands for the whole
-      image, or the path of a mask under ``images/``, whose pixels are
-      ``R + 256 G``, 0 for none; several of either are joined by ``;``.
+    - ``c_<category>.csv``: the concepts of one category, in the columns ``number`` and
+      ``name``.
+    - ``index.csv``: one row for each image. The column ``image`` is a path under
+      ``images/``. The columns ``split``, ``sh`` and ``sw`` (height and width of the
+      masks) are optional. There is one column for each category: empty; the numbers of
+      concepts of the whole image; or the paths of masks under ``images/``, in which the
+      number of a pixel is ``R + 256 G``, 0 for none. Several numbers or paths are
+      separated by ``;``.
 
     An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
-    [0, 1], and int64 labels of the categories that its row has: a mask ``(h, w)``,
-    several ``(L, h, w)``, or numbers ``(n,)``.
+    [0, 1], and int64 labels for each category that is not empty in its row: one mask
+    ``(h, w)``, several masks ``(L, h, w)``, or numbers ``(n,)``.
 
     Source: D. Bau, B. Zhou, A. Khosla, A. Oliva, A. Torralba, "Network Dissection:
     Quantifying Interpretability of Deep Visual Representations", CVPR 2017,
     arXiv:1704.05796.
 
     Args:
-        folder (str or Path): Where these files are.
-        split (str, optional): Takes rows of that ``split`` only. Default: None
-        categories (sequence of str, optional): Takes these only. Default: None
-        transform (Callable, optional): A transform of ``torchvision.transforms.v2`` of
-            an image in [0, 1] and its masks together; it must not be random, since
-            every image is read twice. Default: None
+        folder (str or Path): The folder with these files.
+        split (str, optional): Takes only the rows with this ``split``. Default: None
+        categories (sequence of str, optional): Takes only these categories.
+            Default: None
+        transform (Callable, optional): A transform of ``torchvision.transforms.v2``,
+            applied to the image in [0, 1] and its masks together. It must not be
+            random, because every image is read twice. Default: None
 
     Raises:
-        FileNotFoundError: A CSV file is missing or, when an item is read, an image or
-            mask.
-        ValueError: There is no such category, or a file is malformed; the message names
-            it and the row.
+        FileNotFoundError: A CSV file does not exist; when an item is read, an image or
+            mask does not exist.
+        ValueError: There is no such category, or a file is malformed. The message names
+            the file and the row.
 
     Examples::
 
@@ -127,18 +130,18 @@ class BrodenConcepts(Dataset[ConceptSample]):
         ]
 
     def _read_labels(self, row: dict[str, str], category: str, line: int) -> Labels:
-        parts = row[category].split(";")
-        if all(part.isdecimal() for part in parts):
-            return torch.tensor([int(part) for part in parts])
+        entries = row[category].split(";")
+        if all(entry.isdecimal() for entry in entries):
+            return torch.tensor([int(entry) for entry in entries])
         masks: list[Tensor] = []
-        for part in parts:
-            path = self._file(part, line)
+        for entry in entries:
+            path = self._file(entry, line)
             mask = read_mask(path)
             size = (row.get("sh"), row.get("sw"))
             if all(size) and tuple(map(str, mask.shape)) != size:
                 raise ValueError(
-                    f"dataset: {path} is {tuple(mask.shape)}, want {size} as row "
-                    f"{line} of {self._index} says"
+                    f"dataset: got shape {tuple(mask.shape)} of {path}, want {size} as "
+                    f"in row {line} of {self._index}"
                 )
             masks.append(mask)
         return torch.stack(masks) if len(masks) > 1 else masks[0]
@@ -148,32 +151,33 @@ class BrodenConcepts(Dataset[ConceptSample]):
         inside = (self.folder / "images").resolve()
         if not name or inside not in path.resolve().parents:
             raise ValueError(
-                f"dataset: row {line} of {self._index} has the path {name!r}, want one "
+                f"dataset: got path {name!r} in row {line} of {self._index}, want one "
                 "under images/"
             )
         if not path.is_file():
             raise FileNotFoundError(
-                f"dataset: row {line} of {self._index} names {path}, which is no file"
+                f"dataset: there is no file {path}, named in row {line} of "
+                f"{self._index}"
             )
         return path
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with their line numbers, all of those columns."""
+    """The rows of a CSV file with these columns, and their line numbers."""
     if not path.is_file():
         raise FileNotFoundError(f"dataset: there is no file {path}")
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            fields = reader.fieldnames or ()
+            missing = [c for c in columns if c not in fields]
             if missing:
-                raise ValueError(f"lacks the column(s) {', '.join(missing)}")
+                raise ValueError(f"the column(s) {', '.join(missing)} are missing")
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(
-                        f"row {reader.line_num} has not {len(reader.fieldnames or ())} "
-                        "fields"
+                        f"row {reader.line_num} does not have {len(fields)} fields"
                     )
                 rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
@@ -184,6 +188,6 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]
 def _number(text: str, path: Path, line: int) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(
-            f"dataset: {path}: row {line} has the number {text!r}, want one above 0"
+            f"dataset: got number {text!r} in row {line} of {path}, want 1 or more"
         )
     return int(text)

@@ -1,4 +1,4 @@
-"""What a concept data set is: images, and which concepts are where in them."""
+"""Concept data sets: images with labels of the concepts in them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-#: Numbers of the concepts of one category: a mask of the image's pixels ``(h, w)`` or,
-#: where a pixel may have several, ``(L, h, w)``, 0 for none; or those of the whole
-#: image, as a collection or a tensor ``()`` or ``(n,)``.
+#: The numbers of the concepts of one category in an image: a mask ``(h, w)``, 0 for
+#: none; masks ``(L, h, w)`` if a pixel has up to L concepts; or the numbers for the
+#: whole image, as a collection or a tensor ``()`` or ``(n,)``.
 Labels: TypeAlias = Tensor | Collection[int]
 
 
 class Concept(NamedTuple):
-    """A concept: its number is unique within its category, and above 0.
+    """A concept.
 
     Attributes:
-        category (str): ``"object"`` or ``"color"``, say.
-        number (int): 1 or more: what stands for it in masks of that category.
-        name (str): What tables and figures call it.
+        category (str): The category, for example ``"object"`` or ``"color"``.
+        number (int): The concept's number in masks of the category: 1 or more, unique
+            within the category.
+        name (str): The name in tables and figures.
 
     Examples::
 
@@ -38,16 +39,16 @@ class Concept(NamedTuple):
 class ConceptSample(NamedTuple):
     """An image and its labels by category.
 
-    The masks of one image have the same size, which need not be the image's. An image
-    carries labels of a category if it has a mask of it, be that empty, or at least one
-    number: leave out the categories that nobody looked for in it.
+    The masks of one image have the same size, which may differ from the image's. An
+    image is annotated for a category if it has a mask (possibly empty) or at least one
+    number for it. Omit the categories for which the image is not annotated.
 
     Attributes:
         image (Tensor): ``(C, H, W)``, floating point, in the range that the model
-            takes.
-        labels (mapping): By category, the numbers of its concepts, integers: a mask
-            ``(h, w)``, or ``(L, h, w)`` where a pixel may have up to L of them, 0 for
-            none; or those of the whole image, a collection, or a tensor ``()`` or
+            expects.
+        labels (mapping): For each category, the integer numbers of its concepts: a mask
+            ``(h, w)``, 0 for none; masks ``(L, h, w)`` if a pixel has up to L concepts;
+            or the numbers for the whole image, as a collection or a tensor ``()`` or
             ``(n,)``.
 
     Examples::
@@ -65,10 +66,10 @@ class ConceptSample(NamedTuple):
 
 
 class ConceptDataset(Protocol):
-    """Any sequence of samples that names its concepts.
+    """Any sequence of samples with an attribute ``concepts``.
 
-    There is nothing to inherit from: ``len``, items from 0, and the attribute
-    ``concepts`` are enough. A sample has to be the same each time it is read.
+    A protocol: a data set needs ``len``, items from index 0, and ``concepts``, but no
+    base class. An item must be equal each time it is read.
 
     Examples::
 
@@ -86,7 +87,7 @@ class ConceptDataset(Protocol):
 
     @property
     def concepts(self) -> Sequence[Concept]:
-        """All concepts, at least one; their order breaks ties."""
+        """All concepts, at least one. For equal IoU, the first concept counts."""
 
     def __len__(self) -> int: ...
 
@@ -98,11 +99,11 @@ class Present:
     """The concepts of one image.
 
     Attributes:
-        size (tuple[int, int]): Of the masks; the image's where it has none.
-        labels (Tensor): int64 ``(L, h * w)``, up to L concepts of each pixel as places
-            in the vocabulary, none of them twice; -1 for none.
-        categories (Tensor): int64: places of the categories that the image carries
-            labels of.
+        size (tuple[int, int]): The size of the masks, or of the image if it has none.
+        labels (Tensor): int64 ``(L, h * w)``, up to L different concepts of each pixel,
+            as indices into the vocabulary; -1 for none.
+        categories (Tensor): int64, the indices of the categories for which the image is
+            annotated.
     """
 
     size: tuple[int, int]
@@ -111,40 +112,42 @@ class Present:
 
 
 class Vocabulary:
-    """The concepts of a data set, by place: tables for reading its labels.
+    """The concepts of a data set, and tables to read its labels.
 
     Args:
-        concepts (sequence of Concept): In the order that breaks ties.
+        concepts (sequence of Concept): The concepts, in the data set's order.
 
     Raises:
-        ValueError: None, a number below 1, or the same concept twice.
+        ValueError: There are no concepts, a number is below 1, or a category has a
+            number twice.
     """
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
         self.concepts = tuple(c._replace(number=int(c.number)) for c in concepts)
         if not self.concepts:
-            raise ValueError("dataset: its concepts are empty, want at least one")
+            raise ValueError("dataset: got no concepts, want at least one")
         self.categories = tuple(dict.fromkeys(c.category for c in self.concepts))
-        #: int64 ``(C,)``, the place of each concept's category.
+        #: int64 ``(C,)``, the index of each concept's category.
         self.category = torch.tensor(
             [self.categories.index(c.category) for c in self.concepts]
         )
-        self._places: dict[str, Tensor] = {}
+        #: For each category, the index of a concept by its number; -1 for none.
+        self._index: dict[str, Tensor] = {}
         for category in self.categories:
-            mine = [
-                (concept.number, place)
-                for place, concept in enumerate(self.concepts)
+            members = [
+                (concept.number, index)
+                for index, concept in enumerate(self.concepts)
                 if concept.category == category
             ]
-            numbers, places = zip(*mine, strict=True)
+            numbers, indices = zip(*members, strict=True)
             if min(numbers) < 1 or len(set(numbers)) < len(numbers):
                 raise ValueError(
-                    f"dataset: its concepts of category {category!r} have the numbers "
-                    f"{sorted(numbers)}, want different ones above 0"
+                    f"dataset: got numbers {sorted(numbers)} for the concepts of "
+                    f"category {category!r}, want different ones of 1 or more"
                 )
             table = torch.full((max(numbers) + 1,), -1)
-            table[list(numbers)] = torch.tensor(places)
-            self._places[category] = table
+            table[list(numbers)] = torch.tensor(indices)
+            self._index[category] = table
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -153,44 +156,46 @@ class Vocabulary:
         """The concepts of a sample, checked.
 
         Args:
-            sample (ConceptSample): What the data set gave.
-            index (int): Its number, for messages.
+            sample (ConceptSample): An item of the data set.
+            index (int): Its index in the data set, for messages.
 
         Raises:
-            TypeError: Labels that are not integers.
-            ValueError: An unknown category or number, or masks of different sizes.
+            TypeError: Labels are not integers.
+            ValueError: A category or number is unknown, or masks differ in size.
         """
         whole: list[Tensor] = []
         masks: list[Tensor] = []
-        carried: list[int] = []
+        annotated: list[int] = []
         for category, labels in sample.labels.items():
-            if category not in self._places:
+            if category not in self._index:
                 raise ValueError(
-                    f"dataset: sample {index} has labels of category {category!r}, "
+                    f"dataset: got labels of category {category!r} in sample {index}, "
                     f"want one of {', '.join(self.categories)}"
                 )
-            places = self._of_numbers(labels, category, index)
-            (whole if places.dim() < 2 else masks).append(places)
-            if places.dim() >= 2 or bool((places >= 0).any()):
-                carried.append(self.categories.index(category))
+            concepts = self._indices(labels, category, index)
+            (whole if concepts.dim() < 2 else masks).append(concepts)
+            if concepts.dim() >= 2 or bool((concepts >= 0).any()):
+                annotated.append(self.categories.index(category))
         sizes = {tuple(mask.shape[-2:]) for mask in masks}
         if len(sizes) > 1:
             raise ValueError(
-                f"dataset: sample {index} has masks of the sizes {sorted(sizes)}, want "
+                f"dataset: got masks of sizes {sorted(sizes)} in sample {index}, want "
                 "one size"
             )
         h, w = sizes.pop() if sizes else tuple(sample.image.shape[-2:])
         found = [layer for mask in masks for layer in mask.reshape(-1, h * w)]
         found += [
-            place.expand(h * w) for places in whole for place in places.reshape(-1)
+            concept.expand(h * w)
+            for concepts in whole
+            for concept in concepts.reshape(-1)
         ]
         layers = torch.stack(found) if found else torch.empty(0, h * w).long()
         for i in range(1, len(layers)):
             layers[i][(layers[:i] == layers[i]).any(dim=0)] = -1
-        return Present((h, w), layers, torch.tensor(carried, dtype=torch.int64))
+        return Present((h, w), layers, torch.tensor(annotated, dtype=torch.int64))
 
-    def _of_numbers(self, labels: Labels, category: str, index: int) -> Tensor:
-        """Places in the vocabulary of labels of any kind; -1 is none."""
+    def _indices(self, labels: Labels, category: str, index: int) -> Tensor:
+        """Labels as indices into the vocabulary; -1 for none."""
         if isinstance(labels, (set, frozenset)):
             labels = sorted(labels)
         labels = torch.as_tensor(labels)
@@ -198,16 +203,16 @@ class Vocabulary:
             labels = labels.long()
         if labels.is_floating_point() or labels.is_complex():
             raise TypeError(
-                f"dataset: sample {index} has labels of category {category!r} of "
-                f"{labels.dtype}, want integers"
+                f"dataset: got labels of {labels.dtype} for category {category!r} in "
+                f"sample {index}, want integers"
             )
-        numbers, table = labels.detach().cpu().long(), self._places[category]
-        known = (numbers >= 0) & (numbers < len(table))
-        places = table[numbers.where(known, 0)]
-        wrong = ~known | ((places < 0) & (numbers != 0))
+        numbers, table = labels.detach().cpu().long(), self._index[category]
+        in_table = (numbers >= 0) & (numbers < len(table))
+        concepts = table[numbers.where(in_table, 0)]
+        wrong = ~in_table | ((concepts < 0) & (numbers != 0))
         if wrong.any():
             raise ValueError(
-                f"dataset: sample {index} has the label {int(numbers[wrong][0])}, "
-                f"which is no concept of category {category!r}"
+                f"dataset: got label {int(numbers[wrong][0])} of category "
+                f"{category!r} in sample {index}, want 0 or a concept's number"
             )
-        return places
+        return concepts

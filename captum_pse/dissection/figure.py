@@ -1,4 +1,4 @@
-"""Figures of what the units of a network detect."""
+"""Figures of the concepts that the units of a network detect."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from captum_pse._drawing.images import to_numpy
 from captum_pse._drawing.panels import bare
 from captum_pse._drawing.styles import OKABE_ITO
 from captum_pse._io.text import printable
+from captum_pse._model.checks import check_positive_int
 
 if TYPE_CHECKING:
     from captum_pse.dissection.concepts import ConceptDataset
@@ -25,17 +26,19 @@ if TYPE_CHECKING:
 def plot_detectors(
     result: Dissection, layers: Sequence[str] | None = None, *, most: int = 30
 ) -> Figure:
-    """How many units of each layer detect which concept, a panel a layer.
+    """The number of detectors of each concept in each layer.
 
     Args:
-        result (Dissection): Any.
-        layers (sequence of str, optional): Which layers; None draws all. Default: None
-        most (int, optional): How many concepts of a layer to draw at most, those with
-            most detectors, 1 or more; the panel says how many there are. Default: 30
+        result (Dissection): The dissection.
+        layers (sequence of str, optional): Names of the layers to draw; None draws all.
+            Default: None
+        most (int, optional): Largest number of concepts to draw for each layer, 1 or
+            more. Concepts with more detectors come first; the title states the number
+            of concepts. Default: 30
 
     Returns:
-        *Figure*: A panel for each layer; a bar's height is a number of units, its
-        colour the concept's category.
+        *Figure*: One panel for each layer. The height of a bar is the number of
+        detectors, its colour is the concept's category.
 
     Raises:
         ValueError: There is no such layer, or ``most`` is not positive.
@@ -52,8 +55,7 @@ def plot_detectors(
         >>> sum(bar.get_height() for bar in panel.patches) == int(found.sum()) > 0
         True
     """
-    if most < 1:
-        raise ValueError(f"most: got {most}, want at least 1")
+    check_positive_int("most", most)
     names = list(result.layers) if layers is None else list(layers)
     colours = {
         category: OKABE_ITO[i % len(OKABE_ITO)]
@@ -66,7 +68,7 @@ def plot_detectors(
         best = result.best(name)[1][detects].tolist()
         counts = Counter(best).most_common()
         shown = counts[:most]
-        concepts = [result.concepts[place] for place, _ in shown]
+        concepts = [result.concepts[index] for index, _ in shown]
         ax.bar(
             range(len(shown)),
             [count for _, count in shown],
@@ -81,7 +83,7 @@ def plot_detectors(
         ax.spines[["top", "right"]].set_visible(False)
         text = f"{name}: {len(best)} of {len(detects)} units detect "
         text += f"{len(counts)} concepts"
-        text += f", the {most} with most are shown" if len(counts) > most else ""
+        text += f" ({most} shown)" if len(counts) > most else ""
         ax.set_title(text, fontsize=9, parse_math=False)
     legend = axes[0].legend(
         handles=[Patch(color=c, label=printable(name)) for name, c in colours.items()],
@@ -102,20 +104,20 @@ def plot_units(
     *,
     n_images: int = 5,
 ) -> Figure:
-    """The images that units answer most, with their masks outlined; a row a unit.
+    """The images with the highest activations of units, and the units' masks.
 
     Args:
-        method (NetworkDissection): With the model.
-        result (Dissection): What it found on ``dataset``.
-        dataset (ConceptDataset): The same as was dissected.
+        method (NetworkDissection): The method, with the model.
+        result (Dissection): The result of the method on ``dataset``.
+        dataset (ConceptDataset): The data set that was dissected.
         layer (str): Name of the layer.
-        units (sequence of int, optional): Which units; None takes the eight with the
-            largest IoU. Default: None
-        n_images (int, optional): How many images of each, 8 at most. Default: 5
+        units (sequence of int, optional): Indices of the units; None takes the eight
+            with the largest IoU. Default: None
+        n_images (int, optional): Number of images for each unit, at most 8. Default: 5
 
     Returns:
-        *Figure*: ``len(units)`` rows of ``n_images`` panels; images outside [0, 1] are
-        rescaled one by one.
+        *Figure*: ``len(units)`` rows of ``n_images`` panels. The outline is that of the
+        unit's mask. Images with values outside [0, 1] are rescaled one by one.
 
     Raises:
         ValueError: There is no such layer or unit.
@@ -133,12 +135,14 @@ def plot_units(
         >>> len(figure.axes), figure.axes[0].get_title("left").split(",")[0]
         (3, 'unit 5: red')
     """
-    iou, places = result.best(layer)
+    iou, concepts = result.best(layer)
     if units is None:
         units = iou.argsort(descending=True, stable=True)[:8].tolist()
     units = [int(unit) for unit in units]
     if not units or not all(0 <= unit < len(iou) for unit in units):
-        raise ValueError(f"units: got {list(units)}, want some of 0 to {len(iou) - 1}")
+        raise ValueError(
+            f"units: got {list(units)}, want numbers from 0 to {len(iou) - 1}"
+        )
     figure = Figure(figsize=(1.7 * n_images, 1.95 * len(units)), layout="constrained")
     axes = figure.subplots(len(units), n_images, squeeze=False)
     for row, unit in zip(axes, units, strict=True):
@@ -153,15 +157,15 @@ def plot_units(
             ax.imshow(_shown(image), interpolation="nearest")
             if 0 < mask.float().mean() < 1:
                 ax.contour(to_numpy(mask), levels=[0.5], colors="#d55e00")
-        concept = result.concepts[int(places[unit])].name if iou[unit] > 0 else "none"
-        said = "" if iou[unit] > result.min_iou else ", no detector"
-        text = f"unit {unit}: {printable(concept, 30)}, IoU {iou[unit]:.3f}{said}"
+        concept = result.concepts[int(concepts[unit])].name if iou[unit] > 0 else "none"
+        note = "" if iou[unit] > result.min_iou else ", not a detector"
+        text = f"unit {unit}: {printable(concept, 30)}, IoU {iou[unit]:.3f}{note}"
         row[0].set_title(text, fontsize=9, loc="left", parse_math=False)
     return figure
 
 
 def _shown(image: torch.Tensor) -> np.ndarray:
-    """The image ``(H, W, 3)`` in [0, 1], stretched where it goes beyond."""
+    """The image as ``(H, W, 3)`` in [0, 1], rescaled if its values are outside."""
     pixels = np.moveaxis(to_numpy(image), 0, -1)
     if pixels.shape[2] != 3:
         pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)

@@ -1,4 +1,4 @@
-"""Which concepts the units of a network detect, by Bau et al. 2017."""
+"""NetworkDissection: the concepts that units detect, after Bau et al. 2017."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from captum_pse._model.activations import ActivationReader
+from captum_pse._model.checks import check_fraction, check_positive_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import find_layer, layer_names
 from captum_pse._model.positions import Positions
@@ -25,48 +26,53 @@ MIN_IOU = 0.04
 class NetworkDissection:
     r"""Finds the concept that each unit of some layers detects, if any.
 
-    The threshold :math:`T_k` of unit k, whose map is :math:`A_k`, is the value that it
-    exceeds at the share ``quantile`` of all positions of all images, at the layer's own
+    Let :math:`A_k` be the map of unit k. Its threshold :math:`T_k` is the value that it
+    exceeds at the fraction ``quantile`` of all positions of all images, at the layer's
     resolution:
 
     .. math::
         P(A_k > T_k) = \text{quantile}.
 
-    Its mask in an image is where its map, upsampled bilinearly
-    (``align_corners=False``) to the size of the image's labels, exceeds that threshold.
-    IoU and detectors are as :class:`captum_pse.Dissection` says.
+    The mask of the unit in an image is the set of pixels at which its map exceeds the
+    threshold, after bilinear upsampling (``align_corners=False``) to the size of the
+    image's labels. :class:`captum_pse.Dissection` defines IoU and detectors.
 
-    The original aligns the upsampled maps by the receptive fields of the units; here,
-    as in its authors' later code, a map spans the image.
+    The original method aligns the upsampled maps by the receptive fields of the units.
+    Here, as in its authors' later code, a map spans the image.
 
-    The images pass through the model twice, up to the last of the layers. Memory does
-    not grow with their number, but for each unit's largest values, up to
-    ``memory_limit``. Under ``torchrun``, each process of the default group of
-    ``torch.distributed`` takes its share of the batches, and all return the same.
+    Images pass through the model twice, up to the last of the layers. Only the memory
+    for each unit's largest values grows with the number of images, up to
+    ``memory_limit``. Under ``torchrun``, the batches are distributed over the processes
+    of the default group of ``torch.distributed``, and all processes return the same
+    result.
 
     Source: D. Bau, B. Zhou, A. Khosla, A. Oliva, A. Torralba, "Network Dissection:
     Quantifying Interpretability of Deep Visual Representations", CVPR 2017,
-    arXiv:1704.05796; the defaults are theirs.
+    arXiv:1704.05796; the defaults are from there.
 
     Args:
-        forward_func (Callable): The model, in evaluation mode, or a function around it.
-        layers (sequence of nn.Module or str): Where to look: layers with output
-            ``(N, K, H, W)``.
-        quantile (float, optional): In (0, 1). Default: 0.005
-        min_iou (float, optional): In [0, 1]; a detector is above it. Default: 0.04
-        channel_dim (int, optional): Which dimension of the layer's output counts the
-            units; -1 for transformers. Default: 1
-        grid (sequence of int, optional): The spatial size of the positions, where the
-            output holds them as tokens, in reading order: ``(14, 14)`` for a vision
-            transformer with 196 patches. None takes the other dimensions as they are.
-            Default: None
-        num_prefix_tokens (int, optional): How many tokens before the grid are no part
-            of it: 1 for a class token. Default: 0
+        forward_func (Callable): The model in evaluation mode, or a function that calls
+            it.
+        layers (sequence of nn.Module or str): The layers, or their names. The output of
+            a layer is ``(N, K, H, W)``, or tokens with ``grid``.
+        quantile (float, optional): Fraction of positions above the threshold, in
+            (0, 1). Default: 0.005
+        min_iou (float, optional): A unit with a larger IoU is a detector, in [0, 1].
+            Default: 0.04
+        channel_dim (int, optional): The dimension of the units in the layers' outputs;
+            -1 for transformers. Default: 1
+        grid (sequence of int, optional): The spatial size of the tokens in reading
+            order, for layers whose output is tokens: ``(14, 14)`` for a vision
+            transformer with 196 patches. None means that all other dimensions are
+            spatial. Default: None
+        num_prefix_tokens (int, optional): Number of tokens before the grid: 1 for a
+            class token. Default: 0
 
     Raises:
-        TypeError: A layer is neither a module nor a name.
-        ValueError: ``layers`` is no list, empty, or names a layer twice or one that the
-            model lacks; ``quantile`` or ``min_iou`` is out of range.
+        TypeError: A layer is neither a module nor a name, or ``min_iou`` is not a
+            number.
+        ValueError: ``layers`` is not a list, is empty, or contains a layer twice or one
+            that the model does not have; ``quantile`` or ``min_iou`` is out of range.
 
     Examples::
 
@@ -103,15 +109,13 @@ class NetworkDissection:
             )
         if not 0 < quantile < 1:
             raise ValueError(f"quantile: got {quantile}, want more than 0, less than 1")
-        if not 0 <= min_iou <= 1:
-            raise ValueError(f"min_iou: got {min_iou}, want 0 to 1")
         self.forward_func = forward_func
         self.layers = [find_layer(forward_func, layer) for layer in layers]
         self.names = layer_names(forward_func, self.layers)
         if len(set(map(id, self.layers))) < len(self.layers):
             raise ValueError(f"layers: got {self.names}, want different ones")
         self.quantile = float(quantile)
-        self.min_iou = float(min_iou)
+        self.min_iou = check_fraction("min_iou", min_iou)
         self.positions = Positions.of(channel_dim, grid, num_prefix_tokens)
 
     @torch.inference_mode(False)
@@ -127,22 +131,22 @@ class NetworkDissection:
         checkpoints: str | Path | None = None,
         show_progress: bool = False,
     ) -> Dissection:
-        """Dissects the layers over a concept data set.
+        """Dissects the layers on a concept data set.
 
         Args:
-            dataset (ConceptDataset): Images with labels, in the form that the model
-                takes; see :mod:`captum_pse.dissection`. Images may differ in size.
-            batch_size (int, optional): How many images one pass holds. Default: 16
-            num_workers (int, optional): Processes that read images, as for
+            dataset (ConceptDataset): Images with labels, preprocessed for the model;
+                see :mod:`captum_pse.dissection`. Images may differ in size.
+            batch_size (int, optional): Number of images in one pass. Default: 16
+            num_workers (int, optional): Number of processes that read images, as for
                 ``torch.utils.data.DataLoader``. Default: 0
-            device (str or torch.device, optional): Where the images go; None takes that
-                of the model's parameters. Default: None
-            memory_limit (int, optional): Bytes that the largest values of a layer's
-                units may take. Where they would take more, its thresholds come from a
-                histogram, to 0.2 %. Default: 512 MiB
-            checkpoints (str or Path, optional): A folder for partial results: the same
-                call with the same folder goes on where a killed one stopped. They are
-                for the caller to delete. Default: None
+            device (str or torch.device, optional): Device to which the images are
+                moved; None takes that of the model's parameters. Default: None
+            memory_limit (int, optional): Largest memory for the values that determine
+                the thresholds of one layer, in bytes. Above it, the thresholds come
+                from a histogram, to 0.2 %. Default: 512 MiB
+            checkpoints (str or Path, optional): A folder for partial results. An
+                interrupted run resumes when the same call is repeated with the same
+                folder. The caller deletes the folder. Default: None
             show_progress (bool, optional): Whether to show progress bars.
                 Default: False
 
@@ -150,16 +154,14 @@ class NetworkDissection:
             *Dissection*: Thresholds and counts of every unit, on the CPU.
 
         Raises:
-            TypeError: A layer does not return one tensor, or labels are no integers.
-            ValueError: The data set is empty, ``batch_size`` is less than 1, a sample
-                does not fit (an unknown category or number, or masks of different
-                sizes), a layer's output is not ``(N, K, H, W)``, or an activation is
-                not finite.
+            TypeError: A layer does not return one tensor, or labels are not integers.
+            ValueError: The data set is empty; ``batch_size`` is not positive; a sample
+                has an unknown category or number, or masks of different sizes; a
+                layer's output is not ``(N, K, H, W)``; or an activation is not finite.
         """
         if len(dataset) == 0:
             raise ValueError("dataset: got an empty one, want at least one image")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: got {batch_size}, want 1 or more")
+        check_positive_int("batch_size", batch_size)
         network = Network(self.forward_func, self.layers, self.names, self.positions)
         run = Run(
             network,
@@ -202,16 +204,17 @@ class NetworkDissection:
     def unit_masks(
         self, images: Tensor, result: Dissection, layer: str, units: Sequence[int]
     ) -> Tensor:
-        """Where units exceed their thresholds in some images.
+        """The masks of units in some images, at the images' resolution.
 
         Args:
             images (Tensor): Shape ``(N, C, H, W)``.
-            result (Dissection): With the thresholds.
+            result (Dissection): The dissection, which has the thresholds.
             layer (str): Name of the layer.
-            units (sequence of int): Which of its K units, from 0.
+            units (sequence of int): Indices of the units.
 
         Returns:
-            *Tensor*: bool ``(N, len(units), H, W)``, at the images' resolution.
+            *Tensor*: bool ``(N, len(units), H, W)``, True where the upsampled map of a
+            unit exceeds its threshold.
 
         Raises:
             ValueError: There is no such layer or unit.
@@ -225,7 +228,7 @@ class NetworkDissection:
         n_units = len(result.layers[layer].thresholds)
         if not all(0 <= unit < n_units for unit in units):
             raise ValueError(
-                f"units: got {list(units)}, want some of 0 to {n_units - 1}"
+                f"units: got {list(units)}, want numbers from 0 to {n_units - 1}"
             )
         chosen = torch.tensor(list(units))
         thresholds = result.layers[layer].thresholds[chosen]

@@ -1,4 +1,4 @@
-"""How often units and concepts are in the same places, counted image by image."""
+"""Counts the pixels in which units and concepts overlap, image by image."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from torch.nn.functional import interpolate
 from captum_pse._io.distributed import of_all_processes, sum_over_processes
 from captum_pse.dissection.concepts import Present, Vocabulary
 
-#: How many of the images that a unit answers most are remembered.
+#: For each unit, the number of images with its highest activations that are kept.
 TOP_IMAGES = 8
 
 
 class Counts:
-    """Tensors that grow image by image, by the names in ``SUMS``."""
+    """Sums over images: the tensors named in ``SUMS``."""
 
     SUMS: tuple[str, ...]
 
     def state(self) -> dict[str, Tensor]:
-        """All of them, to be saved."""
+        """The tensors, for a checkpoint."""
         return {name: getattr(self, name) for name in self.SUMS}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what :meth:`state` gave."""
-        for name, now in self.state().items():
-            setattr(self, name, state[name].to(now.device))
+        """The inverse of :meth:`state`."""
+        for name, tensor in self.state().items():
+            setattr(self, name, state[name].to(tensor.device))
 
     def combine(self) -> None:
-        """Adds what all processes counted; every process has to call it."""
+        """Adds the sums of all processes. Every process must call it."""
         for name in self.SUMS:
             setattr(self, name, sum_over_processes(getattr(self, name)))
 
 
 class ConceptAreas(Counts):
-    """How large concepts are, for C concepts in G categories.
+    """The areas of C concepts in G categories.
 
     Attributes:
-        areas (Tensor): int64 ``(C,)``, pixels of each concept.
-        pixels (Tensor): int64 ``(G,)``, pixels of the images that carry labels of the
-            category.
-        total (Tensor): int64 ``()``, pixels of all images.
+        areas (Tensor): int64 ``(C,)``, the number of pixels of each concept.
+        pixels (Tensor): int64 ``(G,)``, the number of pixels of the images that are
+            annotated for the category.
+        total (Tensor): int64 ``()``, the number of pixels of all images.
     """
 
     SUMS = ("areas", "pixels", "total")
@@ -54,6 +54,7 @@ class ConceptAreas(Counts):
         )
 
     def update(self, present: Present) -> None:
+        """Adds one image."""
         device, n_pixels = self.areas.device, present.size[0] * present.size[1]
         concepts = present.labels[present.labels >= 0]
         self.areas += concepts.bincount(minlength=len(self.areas)).to(device)
@@ -65,14 +66,16 @@ class Overlaps(Counts):
     """The counts of one layer's K units, for C concepts in G categories.
 
     Attributes:
-        intersections (Tensor): int64 ``(K, C)``, pixels in the unit's mask and in the
-            concept.
-        areas (Tensor): int64 ``(K, G)``, pixels in the unit's mask, over the images
-            that carry labels of the category.
-        total (Tensor): int64 ``(K,)``, the same over all images.
-        peaks (Tensor): ``(K, TOP_IMAGES)``, the largest activations of different
-            images, descending; -inf where there are fewer.
-        images (Tensor): int64 ``(K, TOP_IMAGES)``, which images those are; -1 for none.
+        intersections (Tensor): int64 ``(K, C)``, the number of pixels both in the
+            unit's mask and in the concept.
+        areas (Tensor): int64 ``(K, G)``, the number of pixels in the unit's mask, over
+            the images that are annotated for the category.
+        total (Tensor): int64 ``(K,)``, the number of pixels in the unit's mask, over
+            all images.
+        peaks (Tensor): ``(K, TOP_IMAGES)``, the highest activations of different
+            images, descending; -inf for missing ones.
+        images (Tensor): int64 ``(K, TOP_IMAGES)``, the indices of these images; -1 for
+            missing ones.
     """
 
     SUMS = ("intersections", "areas", "total")
@@ -92,23 +95,23 @@ class Overlaps(Counts):
         self.images = zeros(n_units, TOP_IMAGES) - 1
 
     def update(self, activation: Tensor, present: Present, image: int) -> None:
-        """Counts one image.
+        """Adds one image.
 
         Args:
-            activation (Tensor): Shape ``(K, h, w)``, of the layer's own resolution.
+            activation (Tensor): Shape ``(K, h, w)``, at the layer's resolution.
             present (Present): The image's concepts, at the resolution of its masks.
-            image (int): Its number.
+            image (int): The image's index in the data set.
         """
         peak = activation.flatten(1).amax(1)
-        numbers = torch.full_like(self.images[:, :1], image)
-        self._remember(peak.unsqueeze(1).float(), numbers)
+        images = torch.full_like(self.images[:, :1], image)
+        self._keep_highest(peak.unsqueeze(1).float(), images)
         units, pixels = exceeding(activation, self._thresholds, present.size)
         area = units.bincount(minlength=len(self.total))
         self.total += area
         self.areas[:, present.categories.to(area.device)] += area.unsqueeze(1)
         concepts = present.labels.to(area.device)[:, pixels]
-        places = (units * self.intersections.shape[1] + concepts)[concepts >= 0]
-        self.intersections.view(-1).scatter_add_(0, places, torch.ones_like(places))
+        index = (units * self.intersections.shape[1] + concepts)[concepts >= 0]
+        self.intersections.view(-1).scatter_add_(0, index, torch.ones_like(index))
 
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), "peaks": self.peaks, "images": self.images}
@@ -118,10 +121,11 @@ class Overlaps(Counts):
         peaks, images = of_all_processes(self.peaks), of_all_processes(self.images)
         self.peaks, self.images = peaks[0], images[0]
         for other in zip(peaks[1:], images[1:], strict=True):
-            self._remember(*other)
+            self._keep_highest(*other)
 
-    def _remember(self, peaks: Tensor, images: Tensor) -> None:
-        """Keeps the highest peaks ``(K, n)`` and images, the earlier of equal ones."""
+    def _keep_highest(self, peaks: Tensor, images: Tensor) -> None:
+        """Adds peaks and their images, ``(K, n)`` each, and keeps the highest. Equal
+        peaks are ordered by image index."""
         peaks = torch.cat([self.peaks, peaks], dim=1)
         images = torch.cat([self.images, images], dim=1)
         by_image = images.argsort(dim=1, stable=True)
@@ -133,19 +137,19 @@ class Overlaps(Counts):
 def exceeding(
     activation: Tensor, thresholds: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Where the maps exceed their thresholds once they are upsampled bilinearly.
+    """The pixels at which bilinearly upsampled maps exceed their thresholds.
 
-    Few do, so that most of each map need not be upsampled: a row of the result lies
-    between two rows of the map, and is no higher than the higher of the two.
+    Only rows that can exceed the threshold are upsampled: an upsampled row interpolates
+    two rows of the map, so it is at most their maximum.
 
     Args:
         activation (Tensor): Shape ``(K, h, w)``.
         thresholds (Tensor): Shape ``(K,)``.
-        size (tuple[int, int]): The height H and width W wanted.
+        size (tuple[int, int]): The height H and width W of the upsampled maps.
 
     Returns:
-        *tuple[Tensor, Tensor]*: int64, the unit and the pixel, ``W y + x``, of each
-        place.
+        *tuple[Tensor, Tensor]*: int64, the unit and the pixel ``W y + x`` of each value
+        above its threshold.
     """
     height, width = size
     source = (torch.arange(height, dtype=torch.float64) + 0.5) * (
@@ -157,8 +161,8 @@ def exceeding(
     weight = (source - above).to(activation)[:, None]
     above, below = above.to(activation.device), below.to(activation.device)
 
-    reached = (activation > thresholds[:, None, None]).any(dim=2)
-    unit, y = (reached[:, above] | reached[:, below]).nonzero(as_tuple=True)
+    exceeds = (activation > thresholds[:, None, None]).any(dim=2)
+    unit, y = (exceeds[:, above] | exceeds[:, below]).nonzero(as_tuple=True)
     if len(unit) == 0:
         return unit, y
     rows = activation[unit, above[y]].lerp(activation[unit, below[y]], weight[y])

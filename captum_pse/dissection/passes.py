@@ -1,4 +1,4 @@
-"""The two passes of a dissection over its data set, in one process or several."""
+"""The two passes of a dissection over its data set, in one or several processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Tensors: TypeAlias = list[Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """Layers of a model, and how their outputs become maps ``(N, K, H, W)``."""
+    """A model, its layers, and the positions of their outputs as maps."""
 
     forward_func: ForwardFunc
     layers: Sequence[nn.Module]
@@ -42,7 +42,10 @@ class Network:
 
 
 class Run:
-    """One dissection: two passes over this process's share of a data set."""
+    """One dissection: two passes over the batches of this process.
+
+    Args: as for :class:`captum_pse.NetworkDissection` and its method ``dissect``.
+    """
 
     def __init__(
         self,
@@ -68,8 +71,8 @@ class Run:
         self.folder = None if checkpoints is None else Path(checkpoints)
         self.rank, self.size = rank_and_size()
         whole = range(len(dataset))
-        # Whole batches go to a process: how an image is batched may change its
-        # activations in the last digit, and is the same for any number of processes.
+        # Processes take whole batches: the batch of an image can change its activations
+        # in the last digit, so it must not depend on the number of processes.
         self.batches = [
             list(whole[first : first + batch_size])
             for first in range(0, len(dataset), batch_size)
@@ -78,7 +81,7 @@ class Run:
         self.run = "" if checkpoints is None else self._fingerprint(batch_size)
 
     def thresholds(self) -> tuple[list[Quantiles], list[Tensor]]:
-        """The quantiles of each layer's units over all images."""
+        """First pass: each layer's quantiles over all images, and its thresholds."""
         units = [a.shape[1] for a in self.probe]
         seen = [a.shape[2:].numel() * len(self.dataset) for a in self.probe]
         attempt = 0
@@ -87,18 +90,18 @@ class Run:
                 self._quantiles(k, kept_for(n, self.quantile), a.dtype)
                 for k, n, a in zip(units, seen, self.probe, strict=True)
             ]
-            see = partial(self._see, quantiles)
-            self._pass(f"thresholds{attempt or ''}", see, quantiles)
+            add = partial(self._add, quantiles)
+            self._pass(f"thresholds{attempt or ''}", add, quantiles)
             found = [q.thresholds(self.quantile) for q in quantiles]
             thresholds = [t for t in found if t is not None]
             if len(thresholds) == len(found):
                 return quantiles, thresholds
-            # Later images were larger than the first; now their size is known.
+            # Later images were larger than the first. Their sizes are known now.
             seen = [q.seen for q in quantiles]
             attempt += 1
 
     def overlaps(self, thresholds: list[Tensor]) -> tuple[ConceptAreas, list[Overlaps]]:
-        """How units and concepts lie over one another in all images."""
+        """Second pass: the areas of concepts and each layer's overlaps with them."""
         areas = ConceptAreas(self.vocabulary, self.device)
         layers = [Overlaps(t, self.vocabulary) for t in thresholds]
 
@@ -112,7 +115,7 @@ class Run:
         self._pass("overlaps", count, [areas, *layers])
         return areas, layers
 
-    def _see(
+    def _add(
         self,
         quantiles: list[Quantiles],
         indices: list[int],
@@ -124,7 +127,7 @@ class Run:
         ):
             if not torch.stack(values.aminmax()).isfinite().all():
                 raise ValueError(
-                    f"layers: {name} gives NaN or infinite values for a sample of "
+                    f"layers: got NaN or infinite values of {name} in samples "
                     f"{indices[0]} to {indices[-1]}, want finite ones"
                 )
             q.update(values)
@@ -132,19 +135,24 @@ class Run:
     def _pass(
         self,
         name: str,
-        take_in: Callable[[list[int], Samples, Tensors], None],
-        parts: Sequence[Counts | Quantiles],
+        add: Callable[[list[int], Samples, Tensors], None],
+        sums: Sequence[Counts | Quantiles],
     ) -> None:
-        """Takes in all batches of all processes, from where a killed run stopped.
+        """Adds all batches to ``sums`` and combines them over processes.
 
-        ``parts`` is what ``take_in`` changes.
+        Resumes from a checkpoint, if there is one.
+
+        Args:
+            name (str): Name of the checkpoint and of the progress bar.
+            add (Callable): Adds samples with their indices and activations to ``sums``.
+            sums (sequence of Counts or Quantiles): The sums.
         """
 
         def state() -> State:
             return {
                 f"{i}.{key}": value
-                for i, part in enumerate(parts)
-                for key, value in part.state().items()
+                for i, item in enumerate(sums)
+                for key, value in item.state().items()
             }
 
         path = None
@@ -154,14 +162,14 @@ class Run:
         done = 0
         if saved := checkpoint.load():
             done, tensors = saved
-            for i, part in enumerate(parts):
-                part.restore({key: tensors[f"{i}.{key}"] for key in part.state()})
+            for i, item in enumerate(sums):
+                item.restore({key: tensors[f"{i}.{key}"] for key in item.state()})
         loader: DataLoader[list[ConceptSample]] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches[done:],
             collate_fn=list,
             num_workers=self.num_workers,
-            # Its own, so that the caller's random numbers stay as they are.
+            # A separate generator, so that the caller's random state is not changed.
             generator=torch.Generator(),
         )
         bar = tqdm(
@@ -174,20 +182,20 @@ class Run:
         )
         for position, samples in enumerate(bar, start=done):
             for start, end in _same_sizes(samples):
-                some, indices = samples[start:end], self.batches[position][start:end]
-                images = torch.stack([sample.image for sample in some])
+                group, indices = samples[start:end], self.batches[position][start:end]
+                images = torch.stack([sample.image for sample in group])
                 try:
                     activations = self._activations(images)
                 except ValueError as error:
                     raise ValueError(
                         f"dataset: samples {indices[0]} to {indices[-1]}: {error}"
                     ) from error
-                take_in(indices, some, activations)
+                add(indices, group, activations)
             checkpoint.save(position + 1, state)
-        # What this process saw, before what the others saw comes in.
+        # The checkpoint holds the sums of this process only.
         checkpoint.save(len(self.batches), state, now=True)
-        for part in parts:
-            part.combine()
+        for item in sums:
+            item.combine()
 
     def _quantiles(self, n_units: int, keep: int, dtype: torch.dtype) -> Quantiles:
         exact = torch.promote_types(dtype, torch.float32)
@@ -219,16 +227,17 @@ class Run:
             "memory_limit": self.memory_limit,
             "size": self.size,
         }
-        # What the model makes of an image tells it from any other, normalisation
-        # included, and a few samples tell the data set.
-        told: list[Tensor] = [*self.probe]
+        # Activations of one image identify the model, normalisation included; a few
+        # samples identify the data set.
+        identifying: list[Tensor] = [*self.probe]
         for index in (len(self.dataset) // 2, len(self.dataset) - 1):
             sample = self.dataset[index]
-            told += [sample.image, self.vocabulary.read(sample, index).labels]
-        return fingerprint(settings, told)
+            labels = self.vocabulary.read(sample, index).labels
+            identifying += [sample.image, labels]
+        return fingerprint(settings, identifying)
 
     def _probe(self) -> Tensors:
-        """The maps of the first image, in a whole pass that checks the layers."""
+        """The maps of the first image, from a full pass that checks the layers."""
         values = self._activations(self.dataset[0].image.unsqueeze(0), check=True)
         for name, value in zip(self.network.names, values, strict=True):
             if value.dim() != 4 or len(value) != 1:
@@ -240,7 +249,7 @@ class Run:
 
 
 def _same_sizes(samples: Samples) -> Iterator[tuple[int, int]]:
-    """Stretches of neighbours whose images have the same shape."""
+    """The start and end of each run of samples with images of the same shape."""
     start = 0
     for end in range(1, len(samples) + 1):
         if (
@@ -252,6 +261,7 @@ def _same_sizes(samples: Samples) -> Iterator[tuple[int, int]]:
 
 
 def device_of(forward_func: ForwardFunc) -> torch.device:
+    """The device of a module's first parameter or buffer; the CPU otherwise."""
     if isinstance(forward_func, nn.Module):
         for tensor in (*forward_func.parameters(), *forward_func.buffers()):
             return tensor.device

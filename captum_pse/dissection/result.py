@@ -1,4 +1,4 @@
-"""What the units of a network detect."""
+"""Dissection: the concepts that the units of a network detect."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LayerOverlaps:
-    """The counts of a layer of K units; C concepts, G categories.
+    """Pixel counts of the K units of one layer, for C concepts in G categories.
 
-    What :class:`captum_pse.Dissection` computes IoU from: masks of units and concepts
-    at the resolution of the labels, added up over the images.
+    :class:`captum_pse.Dissection` computes IoU from these counts. Masks of units and
+    concepts have the resolution of the labels; counts are sums over images.
 
     Attributes:
-        thresholds (Tensor): ``(K,)``, in activation units, what a unit exceeds at the
-            share ``quantile`` of all positions.
-        exact (bool): Whether they are exact, or to 0.2 % from a histogram.
-        intersections (Tensor): int64 ``(K, C)``, pixels in unit's and concept's masks.
-        areas (Tensor): int64 ``(K, G)``, pixels in the unit's mask, over the images
-            that carry labels of the category.
-        total (Tensor): int64 ``(K,)``, pixels in the unit's mask, over all images.
-        peaks, images (Tensor): ``(K, 8)``, the unit's highest activations of different
-            images, descending, -inf where there are fewer; and which images those are,
-            int64, -1 for none.
+        thresholds (Tensor): ``(K,)``, in activation units: a unit exceeds its threshold
+            at the fraction ``quantile`` of all positions.
+        exact (bool): Whether the thresholds are exact; otherwise they come from a
+            histogram, to 0.2 %.
+        intersections (Tensor): int64 ``(K, C)``, the number of pixels both in the
+            unit's mask and in the concept.
+        areas (Tensor): int64 ``(K, G)``, the number of pixels in the unit's mask, over
+            the images that are annotated for the category.
+        total (Tensor): int64 ``(K,)``, the number of pixels in the unit's mask, over
+            all images.
+        peaks, images (Tensor): ``(K, 8)`` each: the unit's highest activations of
+            different images, descending, -inf for missing ones; and the indices of
+            these images, int64, -1 for missing ones.
 
     Examples::
 
@@ -65,28 +68,29 @@ class LayerOverlaps:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dissection(SavedResult):
-    r"""Which concepts the units of a network detect.
+    r"""The concepts that the units of a network detect.
 
-    Made by :meth:`captum_pse.NetworkDissection.dissect`. With ``M_k`` where the map of
-    unit k, upsampled to the masks, exceeds its threshold, and ``L_c`` where concept c
-    is,
+    Made by :meth:`captum_pse.NetworkDissection.dissect`. Let ``M_k`` be the mask of
+    unit k, the pixels at which its upsampled map exceeds its threshold, and ``L_c`` the
+    pixels of concept c. Then
 
     .. math::
-        \text{IoU}_{k,c} = \frac{\sum |M_k \cap L_c|}{\sum |M_k \cup L_c|}
+        \text{IoU}_{k,c} = \frac{\sum |M_k \cap L_c|}{\sum |M_k \cup L_c|},
 
-    over the images that carry labels of c's category. A unit detects the concept with
-    the largest IoU, the first of equals, if that is above ``min_iou``. Methods that
-    take the name of a layer raise ValueError where it was not dissected.
+    summed over the images that are annotated for c's category. A unit detects the
+    concept with the largest IoU if that is above ``min_iou``; for equal IoU, the first
+    concept. Methods that take the name of a layer raise ValueError if the layer was not
+    dissected.
 
     Source: Bau et al., "Network Dissection", arXiv:1704.05796.
 
     Attributes:
-        concepts (tuple[Concept, ...]): The vocabulary, in the order that breaks ties.
-        layers (dict[str, LayerOverlaps]): By the name of the layer.
-        concept_areas (Tensor): int64 ``(C,)``, pixels of each concept.
-        category_pixels (Tensor): int64 ``(G,)``, pixels of the images that carry labels
-            of each category, in order of first concept.
-        n_pixels, n_images (int): Of the whole set.
+        concepts (tuple[Concept, ...]): The C concepts, in the data set's order.
+        layers (dict[str, LayerOverlaps]): The counts of each layer, by its name.
+        concept_areas (Tensor): int64 ``(C,)``, the number of pixels of each concept.
+        category_pixels (Tensor): int64 ``(G,)``, the number of pixels of the images
+            that are annotated for each category, in the order of ``categories``.
+        n_pixels, n_images (int): The numbers of pixels and images of the data set.
         quantile, min_iou (float): See :class:`captum_pse.NetworkDissection`.
 
     Examples::
@@ -97,9 +101,9 @@ class Dissection(SavedResult):
         >>> from captum_pse.demo import SceneConcepts
         >>> method = NetworkDissection(load_model(), ["features.conv5"])
         >>> result = method.dissect(SceneConcepts(24))
-        >>> iou, places = result.best("features.conv5")
+        >>> iou, index = result.best("features.conv5")
         >>> unit = int(iou.argmax())
-        >>> result.concepts[places[unit]].name
+        >>> result.concepts[index[unit]].name
         'rocket'
         >>> bool(result.detectors("features.conv5")[unit])
         True
@@ -129,7 +133,7 @@ class Dissection(SavedResult):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The G categories, in order of first concept."""
+        """The G categories, in the order of their first concepts."""
         return self._vocabulary.categories
 
     def __repr__(self) -> str:
@@ -140,8 +144,11 @@ class Dissection(SavedResult):
         return f"Dissection({self.n_images} images, {found})"
 
     def iou(self, layer: str) -> Tensor:
-        """Of every unit with every concept, ``(K, C)``, in [0, 1], double precision; 0
-        where neither is anywhere.
+        """The IoU of every unit and concept, ``(K, C)``, double, in [0, 1]; 0 if the
+        union is empty.
+
+        Args:
+            layer (str): Name of the layer.
 
         Raises:
             ValueError: There is no such layer.
@@ -152,8 +159,11 @@ class Dissection(SavedResult):
         return counts.intersections.double() / union.clamp(min=1)
 
     def best(self, layer: str) -> tuple[Tensor, Tensor]:
-        """The largest IoU of each unit, in [0, 1], and the place of its concept in
+        """The largest IoU of each unit, in [0, 1], and the index of its concept in
         ``concepts``, int64, ``(K,)`` each.
+
+        Args:
+            layer (str): Name of the layer.
 
         Raises:
             ValueError: There is no such layer.
@@ -162,7 +172,10 @@ class Dissection(SavedResult):
         return iou.amax(dim=1), iou.argmax(dim=1)
 
     def detectors(self, layer: str) -> Tensor:
-        """bool ``(K,)``: the unit's largest IoU is above ``min_iou``.
+        """bool ``(K,)``: whether the unit's largest IoU is above ``min_iou``.
+
+        Args:
+            layer (str): Name of the layer.
 
         Raises:
             ValueError: There is no such layer.
@@ -170,21 +183,26 @@ class Dissection(SavedResult):
         return self.best(layer)[0] > self.min_iou
 
     def table(self) -> list[dict[str, Any]]:
-        """One row for each unit: layer, unit, concept, category (both empty where the
-        unit meets none), IoU, threshold, coverage (the share of all pixels in its mask)
-        and whether it is a detector."""
+        """One row for each unit, ready for ``csv.DictWriter`` or ``pandas.DataFrame``.
+
+        Returns:
+            *list[dict]*: ``layer``, ``unit``, ``concept`` and ``category`` with the
+            largest IoU (both empty if all IoU are 0), ``iou``, ``threshold``,
+            ``coverage`` (the fraction of all pixels in the unit's mask) and
+            ``detector`` (whether it is one).
+        """
         rows = []
         for name, layer in self.layers.items():
-            values, places = self.best(name)
+            values, indices = self.best(name)
             columns = zip(
                 values.tolist(),
-                places.tolist(),
+                indices.tolist(),
                 layer.thresholds.tolist(),
                 (layer.total.double() / max(self.n_pixels, 1)).tolist(),
                 strict=True,
             )
-            for unit, (iou, place, threshold, coverage) in enumerate(columns):
-                concept = self.concepts[place] if iou > 0 else None
+            for unit, (iou, index, threshold, coverage) in enumerate(columns):
+                concept = self.concepts[index] if iou > 0 else None
                 rows.append(
                     {
                         "layer": name,
@@ -200,10 +218,18 @@ class Dissection(SavedResult):
         return rows
 
     def concept_table(self) -> list[dict[str, Any]]:
-        """One row for each concept: its coverage of the images that carry labels of its
-        category, and the largest IoU that a unit can reach. A unit's mask has about the
-        share ``quantile`` of all pixels, so that it cannot fill a large concept; one is
-        out of reach where even a mask that is all inside it makes no detector."""
+        """One row for each concept.
+
+        The mask of a unit covers about the fraction ``quantile`` of all pixels, so it
+        cannot fill a large concept. A concept is out of reach if a mask that is
+        entirely inside it has an IoU of at most ``min_iou``.
+
+        Returns:
+            *list[dict]*: ``category``, ``number``, ``concept``, ``coverage`` (the
+            fraction of the pixels of images annotated for its category),
+            ``reachable_iou`` (about the largest possible IoU of a unit) and
+            ``out_of_reach``.
+        """
         pixels = self.category_pixels[self._vocabulary.category].clamp(min=1).double()
         areas = self.concept_areas.double()
         reachable = (self.quantile * self.n_pixels / areas.clamp(min=1)).clamp(max=1)
@@ -226,8 +252,14 @@ class Dissection(SavedResult):
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """One record for each layer: how many units and detectors it has, how many
-        different concepts they detect, and detectors and concepts by category."""
+        """One record for each layer.
+
+        Returns:
+            *list[dict]*: ``layer``; the numbers of ``units``, ``detectors`` and
+            ``unique_concepts`` that are detected; ``exact_thresholds`` (whether they
+            are); and, for each category, ``<category>_detectors`` and
+            ``<category>_concepts``, the numbers of detectors and of different concepts.
+        """
         records = []
         detecting = [row for row in self.table() if row["detector"]]
         for name, layer in self.layers.items():
@@ -240,15 +272,14 @@ class Dissection(SavedResult):
                 "exact_thresholds": layer.exact,
             }
             for category in self.categories:
-                mine = [r["concept"] for r in found if r["category"] == category]
-                record[f"{category}_detectors"] = len(mine)
-                record[f"{category}_concepts"] = len(set(mine))
+                concepts = [r["concept"] for r in found if r["category"] == category]
+                record[f"{category}_detectors"] = len(concepts)
+                record[f"{category}_concepts"] = len(set(concepts))
             records.append(record)
         return records
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes :meth:`table`, whole or not at all. The folder is made where it is
-        missing.
+        """Writes :meth:`table` as CSV, atomically. Makes the folder if necessary.
 
         Args:
             path (str or Path): The file.
@@ -262,15 +293,15 @@ class Dissection(SavedResult):
         *,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the summary, the units and the concepts with the versions and
-        settings, whole or not at all. The folder is made where it is missing.
+        """Writes the summary, the units, the concepts, and a manifest of versions and
+        settings as JSON, atomically. Makes the folder if necessary.
 
         Args:
             path (str or Path): The file.
-            settings (mapping, optional): More to write down. Default: None
+            settings (mapping, optional): More settings for the manifest. Default: None
 
         Raises:
-            ValueError: A setting has the name of one that is written anyway.
+            ValueError: A setting has the name of an entry of the manifest.
         """
         own = {name: getattr(self, name) for name in SETTINGS}
         content = {
@@ -283,13 +314,13 @@ class Dissection(SavedResult):
             write_json(partial, content)
 
     def plot(self, layers: Sequence[str] | None = None, **options: Any) -> Figure:
-        """Bars of detectors by concept; see
+        """A bar chart of detectors by concept; see
         :func:`captum_pse.visualization.plot_detectors`.
 
         Args:
-            layers (sequence of str, optional): Which layers; None draws all.
-                Default: None
-            options: ``most``, how many concepts of a layer to draw at most.
+            layers (sequence of str, optional): Names of the layers to draw; None draws
+                all. Default: None
+            **options: Passed to that function.
 
         Raises:
             ValueError: There is no such layer.

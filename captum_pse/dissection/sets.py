@@ -1,4 +1,4 @@
-"""Concept data sets made of others: segmentation sets, folders, the demo's scenes."""
+"""Concept data sets from segmentation data sets and from folders of images."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class SegmentationConcepts(Dataset[ConceptSample]):
     """The classes of a segmentation data set as concepts of one category.
 
     For ``VOCSegmentation``, ``SBDataset(mode="segmentation")`` and
-    ``Cityscapes(target_type="semantic")`` of ``torchvision.datasets``, and anything
-    that gives an image and an integer mask.
+    ``Cityscapes(target_type="semantic")`` of ``torchvision.datasets``, and any other
+    data set of images and integer masks.
 
     An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
-    [0, 1], and an int64 mask ``(h, w)`` of the category, in which class k is k + 1 and
-    what is no concept is 0.
+    [0, 1], and an int64 mask ``(h, w)`` of the category. Class k has the number k + 1
+    in the mask; pixels without a concept have 0.
 
     Args:
-        dataset (Dataset): Any sequence of pairs: a PIL image and its mask, a PIL image
+        dataset (Dataset): A sequence of pairs: a PIL image, and its mask as a PIL image
             or an integer tensor ``(h, w)``.
-        names (sequence of str or None): The name of class 0, 1, ...; None for those
-            that are no concept, as the background. Values past the last are none
-            either, such as 255, the border.
-        category (str, optional): What to call the category. Default: ``"object"``
+        names (sequence of str or None): The names of classes 0, 1, ...; None for a
+            class that is not a concept, such as the background. Larger values in masks,
+            such as 255 for borders, are not concepts.
+        category (str, optional): Name of the category. Default: ``"object"``
         transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
 
     Raises:
-        ValueError: When an item is read: the transform did not leave a floating-point
+        ValueError: When an item is read: the transform did not return a floating-point
             image.
 
     Examples::
@@ -74,9 +74,9 @@ class SegmentationConcepts(Dataset[ConceptSample]):
             for i, name in enumerate(names)
             if name is not None
         ]
-        known = [name is not None for name in names]
-        #: Class numbers from 0 become concept numbers from 1, or 0.
-        self._numbers = torch.arange(1, len(names) + 1) * torch.tensor(known)
+        is_concept = torch.tensor([name is not None for name in names])
+        #: The concept number of each class: k + 1 for class k, or 0.
+        self._numbers = torch.arange(1, len(names) + 1) * is_concept
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -94,24 +94,26 @@ class SegmentationConcepts(Dataset[ConceptSample]):
 
 
 class FolderConcepts(Dataset[ConceptSample]):
-    """A folder of images and a folder of masks of the same names.
+    """A folder of images and a folder of masks with the same file names.
 
-    An item is a :class:`ConceptSample`, in order of names: the image in RGB, float32
-    ``(3, H, W)`` in [0, 1], and an int64 mask ``(h, w)`` of the category.
+    An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
+    [0, 1], and an int64 mask ``(h, w)`` of the category. Items are sorted by name.
 
     Args:
-        images (str or Path): The images.
-        masks (str or Path): Their masks, with the same names but for the ending; grey,
-            palette, or RGB with the number in ``R + 256 G``; 0 for none.
-        names (dict[int, str]): The concepts, by their number in the masks, 1 or more.
-        category (str, optional): What to call the category. Default: ``"object"``
+        images (str or Path): The folder of images.
+        masks (str or Path): The folder of masks. A mask has the name of its image, up
+            to the suffix. It is grey, palette, or RGB with the number in ``R + 256 G``;
+            0 for none.
+        names (dict[int, str]): The names of the concepts, by their number in the masks,
+            1 or more.
+        category (str, optional): Name of the category. Default: ``"object"``
         transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: An image has no mask, or a mask no image; two files of a folder
-            differ in their ending only; or, when an item is read, a file is no image,
-            or no mask.
+        ValueError: An image has no mask, or a mask has no image; two files of a folder
+            differ only in their suffix; or, when an item is read, a file is not an
+            image or not a mask.
 
     Examples::
 
@@ -138,11 +140,12 @@ class FolderConcepts(Dataset[ConceptSample]):
         transform: Transform | None = None,
     ) -> None:
         sides = [_by_stem(Path(folder)) for folder in (images, masks)]
-        alone = sorted(sides[0].keys() ^ sides[1].keys())
-        if alone:
+        unpaired = sorted(sides[0].keys() ^ sides[1].keys())
+        if unpaired:
             raise ValueError(
-                f"dataset: {len(alone)} file(s) of {images} and {masks} have no "
-                f"counterpart, the first is {alone[0]!r}; want the same names in both"
+                f"dataset: got {len(unpaired)} file(s) without a counterpart in "
+                f"{images} and {masks}, the first is {unpaired[0]!r}; want the same "
+                "names in both"
             )
         self._files = [(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
         self.category = category
@@ -159,6 +162,7 @@ class FolderConcepts(Dataset[ConceptSample]):
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their name without suffix."""
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset: there is no folder {folder}")
     found: dict[str, Path] = {}
@@ -166,8 +170,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         if path.is_file() and not path.name.startswith("."):
             if path.stem in found:
                 raise ValueError(
-                    f"dataset: {path} and {found[path.stem]} have the same name, want "
-                    "different ones"
+                    f"dataset: got {found[path.stem]} and {path}, want names that "
+                    "differ in more than the suffix"
                 )
             found[path.stem] = path
     return found

@@ -1,8 +1,8 @@
-"""The value that a unit exceeds at a small share of all positions, from a stream.
+"""Quantiles of the activations of units, computed in one pass.
 
-Both classes see each activation once, can be merged with what other processes saw, and
-give ``numpy.quantile(values, 1 - quantile)`` of every unit: :class:`TopValues` exactly,
-:class:`ValueHistogram` to 0.2 %, in memory that does not depend on the data.
+Both classes compute ``numpy.quantile(values, 1 - quantile)`` for each unit and can be
+combined over processes. :class:`TopValues` is exact; :class:`ValueHistogram` is
+accurate to 0.2 % and uses constant memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from captum_pse._io.distributed import of_all_processes, sum_over_processes
 
 
 class Quantiles(ABC):
-    """What is known of the values of K units.
+    """Quantiles of K units from a stream of activations.
 
     Attributes:
-        values (Tensor): What there is to save, and to gather from other processes.
-        seen (int): How many values of each unit were seen.
+        values (Tensor): The state, which is saved and gathered from other processes.
+        seen (int): Number of values of each unit so far.
     """
 
     values: Tensor
@@ -30,27 +30,28 @@ class Quantiles(ABC):
 
     @abstractmethod
     def update(self, activations: Tensor) -> None:
-        """Takes in activations ``(N, K, ...)``."""
+        """Adds activations ``(N, K, ...)``."""
 
     @abstractmethod
     def thresholds(self, quantile: float) -> Tensor | None:
-        """Shape ``(K,)``; None where too little was kept to tell."""
+        """The value that each unit exceeds at the fraction ``quantile`` of positions,
+        ``(K,)``; None if too few values were kept."""
 
     @abstractmethod
     def _merge(self, values: Tensor) -> None:
-        """Takes in what another process saw."""
+        """Adds the state of another process."""
 
     def state(self) -> dict[str, Tensor]:
-        """All of it, to be saved."""
+        """The state, for a checkpoint."""
         return {"values": self.values, "seen": torch.tensor(self.seen)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what :meth:`state` gave."""
+        """The inverse of :meth:`state`."""
         self.values = state["values"].to(self.values.device)
         self.seen = int(state["seen"])
 
     def combine(self) -> None:
-        """Takes in what all processes saw; every process has to call it."""
+        """Adds the states of all processes. Every process must call it."""
         seen = torch.tensor(self.seen, device=self.values.device)
         self.seen = int(sum_over_processes(seen))
         self.values, *others = of_all_processes(self.values)
@@ -59,19 +60,20 @@ class Quantiles(ABC):
 
 
 def kept_for(seen: int, quantile: float) -> int:
-    """How many of the largest of so many values the quantile depends on."""
+    """The number of largest values, of ``seen``, on which the quantile depends."""
     return seen - math.floor((seen - 1) * (1 - quantile))
 
 
 class TopValues(Quantiles):
-    """Each unit's largest values, ``(K, keep)``, descending; -inf where there is none.
+    """Each unit's largest values, ``(K, keep)``, descending; -inf for missing ones.
 
     Args:
-        n_units (int): K.
-        keep (int): How many values of each unit to keep.
-        dtype (torch.dtype, optional): In which; that of the activations, so that a
-            constant unit never exceeds its threshold. Default: torch.float32
-        device (torch.device, optional): Where to keep them. Default: None
+        n_units (int): K, the number of units.
+        keep (int): Number of values to keep for each unit.
+        dtype (torch.dtype, optional): The dtype of the values. Use that of the
+            activations, so that a constant unit never exceeds its threshold.
+            Default: torch.float32
+        device (torch.device, optional): The device of the values. Default: None
     """
 
     def __init__(
@@ -92,20 +94,20 @@ class TopValues(Quantiles):
         if bool((floor == -torch.inf).any()):
             return self._merge(maps.transpose(0, 1).flatten(1))
         above = maps > floor
-        places = above.flatten().nonzero()[:, 0]
-        if len(places) == 0:
+        index = above.flatten().nonzero()[:, 0]
+        if len(index) == 0:
             return None
-        # Each unit's values become a row of their own, filled up with -inf.
-        units, order = (places // n_positions % n_units).sort(stable=True)
+        # One row for each unit's values, padded with -inf.
+        units, order = (index // n_positions % n_units).sort(stable=True)
         counts = units.bincount(minlength=n_units)
         first = counts.cumsum(0) - counts
         column = torch.arange(len(units), device=units.device) - first[units]
         new = maps.new_full((n_units, int(counts.max())), -torch.inf)
-        new[units, column] = maps.flatten()[places[order]]
+        new[units, column] = maps.flatten()[index[order]]
         return self._merge(new)
 
     def _merge(self, values: Tensor) -> None:
-        # A few units at a time, as what is sorted takes several times their memory.
+        # 32 units at a time: sorting takes several times their memory.
         for kept, new in zip(self.values.split(32), values.split(32), strict=True):
             kept.copy_(torch.cat([kept, new], dim=1).topk(kept.shape[1], dim=1).values)
 
@@ -113,24 +115,24 @@ class TopValues(Quantiles):
         needed = kept_for(self.seen, quantile)
         if needed > self.values.shape[1]:
             return None
-        place = (self.seen - 1) * (1 - quantile)
+        rank = (self.seen - 1) * (1 - quantile)
         low = self.values[:, needed - 1].double()
         high = self.values[:, max(needed - 2, 0)].double()
-        return (low + (place - math.floor(place)) * (high - low)).to(self.values)
+        return (low + (rank - math.floor(rank)) * (high - low)).to(self.values)
 
 
 class ValueHistogram(Quantiles):
-    """Counts of values by their sign, exponent and 9 bits of mantissa, ``(K, 65536)``.
+    """Counts of values by sign, exponent and 9 bits of the mantissa, ``(K, 65536)``.
 
-    Bins are 0.2 % wide, for magnitudes of ``2**-32`` to ``2**32``. The quantile is the
-    upper edge of its bin, so that a constant unit never exceeds its threshold.
+    Bins are 0.2 % wide, for magnitudes from ``2**-32`` to ``2**32``. The threshold is
+    the upper edge of the quantile's bin, so that a constant unit never exceeds it.
 
     Args:
-        n_units (int): K.
-        device (torch.device, optional): Where to keep the counts. Default: None
+        n_units (int): K, the number of units.
+        device (torch.device, optional): The device of the counts. Default: None
     """
 
-    #: How many bins either sign has, and the bits of the magnitude of the first one.
+    #: The number of bins for each sign, and the bits of the first bin's magnitude.
     _HALF = 64 << 9
     _SMALLEST = (127 - 32) << 9
     _SHIFT = 23 - 9
@@ -151,11 +153,12 @@ class ValueHistogram(Quantiles):
         self.values = self.values + values
 
     def thresholds(self, quantile: float) -> Tensor:
-        place = (self.seen - 1) * (1 - quantile)
-        bins = (self.values.cumsum(dim=1) <= place).sum(dim=1) - self._HALF
+        rank = (self.seen - 1) * (1 - quantile)
+        bins = (self.values.cumsum(dim=1) <= rank).sum(dim=1) - self._HALF
         if int(bins.max()) == self._HALF - 1:
             raise ValueError("layers: got activations above 2**32, want smaller ones")
-        # The edge nearer to the larger values: above for positive, below for negative.
+        # The upper edge: the larger magnitude for positive values, the smaller one for
+        # negative values.
         edge = torch.where(bins >= 0, bins + 1, -1 - bins) + self._SMALLEST
         bits = (edge << self._SHIFT) - (bins >= 0).long()
         magnitude = bits.int().view(torch.float32)

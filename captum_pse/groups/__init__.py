@@ -1,6 +1,6 @@
-"""Groups of features: feature masks, and what the groups do.
+"""Groups of features: feature masks, groups and their types.
 
-- ``masks``: makers of feature masks
+- ``masks``: makes feature masks
 - ``groups``: the groups that a mask defines
 - ``types``: promotion-dominated, suppression-dominated, balanced or inactive
 """

@@ -14,13 +14,14 @@ from captum_pse.groups.masks import default_feature_mask
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups that a tuple of feature masks defines, numbered without gaps.
+    """The groups that a tuple of feature masks defines, numbered from 0.
 
     Attributes:
-        ids (Tensor): int64 ``(n_groups,)``: the caller's id of each group, ascending.
+        ids (Tensor): int64 ``(n_groups,)``: the id of each group in the masks,
+            ascending.
         index (tuple[Tensor, ...]): One int64 tensor for each input, with as many
-            dimensions as the input and broadcastable to it: the number of the group
-            that a feature is in, 0 to ``n_groups - 1``, or -1 for none.
+            dimensions as the input and broadcastable to it: the number of each
+            feature's group, 0 to ``n_groups - 1``, or -1 for no group.
     """
 
     ids: Tensor
@@ -34,13 +35,13 @@ class Groups:
     ) -> Groups:
         """The groups of Captum's ``feature_mask`` on ``inputs``.
 
-        Features with the same id are in one group, also across inputs. A negative id
-        puts a feature in no group.
+        Features with the same id form one group, also across inputs. A feature with a
+        negative id is in no group.
 
         Raises:
             TypeError: A mask is not a tensor of integers.
-            ValueError: A mask for each input is wanted; a mask does not broadcast to
-                its input; no feature is in any group.
+            ValueError: The number of masks is not the number of inputs, a mask does not
+                broadcast to its input, or no feature is in any group.
         """
         if feature_mask is None:
             feature_mask = default_feature_mask(inputs)
@@ -55,8 +56,8 @@ class Groups:
         ids = ids[ids >= 0]
         if len(ids) == 0:
             raise ValueError(
-                "feature_mask: got only negative ids, which put every feature in no "
-                "group; want at least one id of 0 or more"
+                "feature_mask: got only negative ids, so no feature is in a group; "
+                "want at least one id of 0 or more"
             )
         index = tuple(
             torch.where(mask < 0, -1, torch.searchsorted(ids, mask)) for mask in masks
@@ -90,10 +91,12 @@ class Groups:
 
         Args:
             values (Tensor): Shape ``(N, n_groups)``.
-            inputs (tuple[Tensor, ...]): For the shapes and dtypes wanted.
+            inputs (tuple[Tensor, ...]): The inputs. Only their shapes and dtypes are
+                used.
 
         Returns:
-            *tuple[Tensor, ...]*: Of the inputs' shapes and dtypes; 0 in no group.
+            *tuple[Tensor, ...]*: Tensors of the inputs' shapes and dtypes; 0 for
+            features in no group.
         """
         padded = torch.nn.functional.pad(values, (0, 1))
         return tuple(
@@ -106,14 +109,18 @@ class Groups:
         )
 
     def means(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
-        """The mean of ``values`` over each group's features; as :meth:`sums`."""
+        """The mean of ``values`` over each group's features; see :meth:`sums`."""
         return self.sums(values, inputs) / self.sizes(inputs).clamp(min=1)
 
     def sums(self, values: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
-        """The sum of ``values``, of the inputs' shapes, over each group's features.
+        """The sum of ``values`` over each group's features.
+
+        Args:
+            values (tuple[Tensor, ...]): Tensors of the inputs' shapes.
+            inputs (tuple[Tensor, ...]): The inputs. Only their shapes are used.
 
         Returns:
-            *Tensor*: ``(N, n_groups)``, at least single precision; 0 for a group
+            *Tensor*: ``(N, n_groups)``, in at least single precision; 0 for a group
             that an example lacks.
         """
         n = len(inputs[0])
@@ -125,7 +132,7 @@ class Groups:
         return sums[:, : len(self)]
 
     def _slots(self, index: Tensor, n: int) -> Tensor:
-        """``index``, flat, for n examples; no group is the slot past the last."""
+        """``index`` flattened, for n examples; no group becomes slot ``n_groups``."""
         flat = index.flatten(1)
         return torch.where(flat < 0, len(self), flat).expand(n, -1)
 
@@ -138,7 +145,7 @@ def fits(values: Tensor, x: Tensor) -> bool:
 
 
 def _checked(mask: Tensor, x: Tensor) -> Tensor:
-    """The mask as int64 on the input's device, with as many dimensions as the input."""
+    """The mask as int64, on the device and with the number of dimensions of ``x``."""
     if not isinstance(mask, Tensor):
         raise TypeError(
             f"feature_mask: got {type(mask).__name__}, want a tensor of integers"

@@ -1,4 +1,4 @@
-"""Feature masks as Captum takes them: grids, channels, superpixels."""
+"""Makes feature masks for Captum: grids, channels, superpixels."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: How many cells :func:`default_feature_mask` lays along an image's longer side.
+from captum_pse._model.checks import check_positive_int
+
+#: Number of cells of :func:`default_feature_mask` along an image's longer side.
 DEFAULT_CELLS = 14
 
 
 def _per_axis(name: str, value: int | Sequence[int], n_axes: int) -> tuple[int, ...]:
     values = (value,) * n_axes if isinstance(value, int) else tuple(value)
-    if (
-        not values
-        or len(values) != n_axes
-        or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values)
-    ):
+    if not values or len(values) != n_axes:
         raise ValueError(
             f"{name}: got {value!r}, want a positive int or one for each of the "
             f"{n_axes or 'spatial'} axes"
         )
+    for side in values:
+        check_positive_int(name, side)
     return values
 
 
@@ -35,19 +35,18 @@ def grid_mask(
 
     Args:
         size (sequence of int): The spatial size, ``(H, W)`` for images, in pixels.
-        cell (int or sequence of int, optional): Side of a cell in pixels; the last
-            cells of an axis are smaller where it does not divide the size. Default:
-            None
-        count (int or sequence of int, optional): Number of cells along each axis, of
-            sides that differ by one pixel at most. Exactly one of ``cell`` and
-            ``count`` is wanted. Default: None
+        cell (int or sequence of int, optional): Side of a cell in pixels. If it does
+            not divide the size, the last cell of an axis is smaller. Default: None
+        count (int or sequence of int, optional): Number of cells along each axis. Their
+            sides differ by at most one pixel. Give exactly one of ``cell`` and
+            ``count``. Default: None
 
     Returns:
         *Tensor*: int64, shape ``(1, 1, *size)``, ids 0, 1, ... in reading order.
 
     Raises:
-        ValueError: A size, cell or count that is not positive; more cells than pixels;
-            both or neither of ``cell`` and ``count``.
+        ValueError: A size, cell or count is not positive, there are more cells than
+            pixels, or both or neither of ``cell`` and ``count`` are given.
 
     Examples::
 
@@ -79,7 +78,7 @@ def channel_mask(inputs: Tensor) -> Tensor:
     """A feature mask with one group for each channel.
 
     Args:
-        inputs (Tensor): Shape ``(N, C, ...)``; what is in them does not matter.
+        inputs (Tensor): Shape ``(N, C, ...)``. The values are not used.
 
     Returns:
         *Tensor*: int64, shape ``(1, C, 1, ...)``, ids 0 to C - 1, on the device of
@@ -106,18 +105,19 @@ def superpixel_mask(
 ) -> Tensor:
     """A feature mask of superpixels (SLIC), one for each image.
 
-    Pass the natural images, so that the groups are regions of what the attack started
-    from.
+    Pass the natural images, so that the groups follow their content rather than the
+    perturbation.
 
     Source: Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel
-    Methods", PAMI 2012, as ``skimage.segmentation.slic`` computes it.
+    Methods", PAMI 2012, as implemented in ``skimage.segmentation.slic``.
 
     Args:
-        images (Tensor): Shape ``(N, C, H, W)`` with values in [0, 1]; three channels
-            are taken as RGB.
-        n_segments (int, optional): About how many groups an image gets. Default: 200
-        compactness (float, optional): Weight of nearness against likeness of colour;
-            larger is squarer. Default: 10.0
+        images (Tensor): Shape ``(N, C, H, W)`` with values in [0, 1]. Three channels
+            are read as RGB.
+        n_segments (int, optional): Approximate number of groups of each image.
+            Default: 200
+        compactness (float, optional): Weight of spatial distance relative to colour
+            distance. Larger values give squarer groups. Default: 10.0
 
     Returns:
         *Tensor*: int64, shape ``(N, 1, H, W)``, on the device of ``images``; ids start
@@ -158,20 +158,20 @@ def superpixel_mask(
 
 
 def default_feature_mask(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The groups used where no feature mask is given.
+    """The feature masks used if none is given.
 
-    Images and volumes ``(N, C, H, W, ...)`` get a grid shared by the channels, with
-    square cells a 14th of the longer side wide (16 px at 224 px, 2 px at 32 px, at
-    least 1 px). Any other input ``(N, F)`` or ``(N, T, F)`` gets one group for each
-    feature. No group is shared between two inputs.
+    Images and volumes ``(N, C, H, W, ...)`` get a grid shared by all channels. Its
+    square cells are a 14th of the longer side wide (16 px at 224 px, 2 px at 32 px), at
+    least 1 px. Any other input ``(N, F)`` or ``(N, T, F)`` gets one group for each
+    feature. Two inputs share no group.
 
     Args:
-        inputs (tuple[Tensor, ...]): For their shapes and devices; one input is a tuple
-            of one.
+        inputs (tuple[Tensor, ...]): The inputs, as a tuple even for a single input.
+            Only their shapes and devices are used.
 
     Returns:
-        *tuple[Tensor, ...]*: int64, a mask for each input, shape ``(1, 1, H, W, ...)``
-        or ``(1, F)`` or ``(1, T, F)``; ids go on from one input to the next.
+        *tuple[Tensor, ...]*: int64, one mask for each input, shape ``(1, 1, H, W,
+        ...)``, ``(1, F)`` or ``(1, T, F)``. Ids continue from one input to the next.
 
     Examples::
 
@@ -195,8 +195,8 @@ def default_feature_mask(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def image_mask(images: Tensor, cell: int | None) -> Tensor:
-    """The grid of cells of that side in pixels for ``images``, ``(N, C, H, W)``; None
-    is :func:`default_feature_mask`'s."""
+    """A grid for ``images`` ``(N, C, H, W)`` with cells of ``cell`` pixels; for None,
+    the grid of :func:`default_feature_mask`."""
     if cell is None:
         return default_feature_mask((images,))[0]
     return grid_mask(images.shape[2:], cell=cell)

@@ -1,6 +1,6 @@
-"""The types of groups: how they follow from promotion and suppression, and their names.
+"""The types of groups: their names, and how promotion and suppression define them.
 
-The functions are element-wise. ``promotion`` and ``suppression`` are at least 0, in
+All functions are element-wise. ``promotion`` and ``suppression`` are at least 0, in
 units of the model's scores (logits).
 """
 
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Effects of at most ``EPS`` logits count as none.
+#: Promotion and suppression of at most ``EPS`` logits count as none.
 EPS = 1e-3
-#: A group is dominated where its ratio is beyond this many octaves.
+#: A group is dominated if the absolute value of its ratio exceeds this many octaves.
 DOMINANCE = 1.0
 
 
@@ -21,10 +21,10 @@ class GroupType(NamedTuple):
     """One type of group.
 
     Attributes:
-        name (str): In tables and figures.
-        code (int): In tensors of types; see :func:`group_types`.
-        color (str): In figures and on pages.
-        column (str): The column of a summary that counts these groups.
+        name (str): Name in tables and figures.
+        code (int): Code in tensors of types; see :func:`group_types`.
+        color (str): Colour in figures and reports.
+        column (str): Column of a summary with the number of these groups.
     """
 
     name: str
@@ -33,16 +33,16 @@ class GroupType(NamedTuple):
     column: str
 
 
-#: All types, in the order of figures and tables. Purple is suppression and orange is
-#: promotion: they can be told apart with any colour vision. An inactive group is
-#: balanced by the formula and counted apart.
+#: All types, in the order of figures and tables. Suppression is purple and promotion is
+#: orange, which are distinct with any colour vision. An inactive group is balanced by
+#: its ratio, but counted separately.
 TYPES = (
     GroupType("suppression", -1, "#5e3c99", "suppression_dominated"),
     GroupType("balanced", 0, "#bdbdbd", "balanced"),
     GroupType("promotion", 1, "#e66101", "promotion_dominated"),
     GroupType("inactive", 2, "#ffffff", "inactive"),
 )
-#: The names, in that order.
+#: The names of all types, in the order of :data:`TYPES`.
 TYPE_NAMES = tuple(kind.name for kind in TYPES)
 #: The colour of each type, by name.
 COLORS = {kind.name: kind.color for kind in TYPES}
@@ -59,7 +59,7 @@ def dominance(ratio: Tensor, threshold: float = DOMINANCE) -> Tensor:
 
 
 def is_inactive(promotion: Tensor, suppression: Tensor, eps: float = EPS) -> Tensor:
-    """Where neither effect is above ``eps``."""
+    """Whether neither promotion nor suppression exceeds ``eps``."""
     return (promotion <= eps) & (suppression <= eps)
 
 
@@ -69,8 +69,8 @@ def group_types(
     eps: float = EPS,
     threshold: float = DOMINANCE,
 ) -> Tensor:
-    """The code of each group's type, with inactive groups apart; NaN where an effect is
-    NaN."""
+    """The code of each group's type, including inactive; NaN if promotion or
+    suppression is NaN."""
     ratio = log_ratio(promotion, suppression, eps)
     codes = dominance(ratio, threshold)
     codes = torch.where(is_inactive(promotion, suppression, eps), 2.0, codes)
@@ -81,10 +81,10 @@ def type_counts(codes: Tensor, present: Tensor) -> dict[str, Tensor]:
     """How many groups of each type each example has.
 
     Args:
-        codes (Tensor): ``(N, n)``, see :func:`group_types`.
+        codes (Tensor): Codes of types, ``(N, n)``; see :func:`group_types`.
         present (Tensor): bool ``(N, n)``: which groups each example has.
 
     Returns:
-        *dict[str, Tensor]*: int64 ``(N,)``, by the columns of :data:`TYPES`.
+        *dict[str, Tensor]*: int64 ``(N,)`` for each column of :data:`TYPES`.
     """
     return {kind.column: ((codes == kind.code) & present).sum(1) for kind in TYPES}

@@ -3,8 +3,8 @@
 An ``.npz`` or ``.safetensors`` file holds these arrays:
 
 - ``natural``: images ``(N, C, H, W)``, uint8, or floating point in [0, 1]
-- ``adversarial``: likewise; or ``perturbation``, floating point in [0, 1] pixel units,
-  in its place
+- ``adversarial``: images of the same shape, uint8 or floating point in [0, 1]; or
+  instead ``perturbation``, floating point, added to ``natural`` in [0, 1]
 - ``true_label`` and ``attack_label``: integers ``(N,)``
 - ``name``: strings ``(N,)``, optional, .npz only
 - ``succeeded``: bool ``(N,)``, optional
@@ -27,19 +27,19 @@ from captum_pse._io.files import atomic_path
 
 Array = npt.NDArray[Any]
 
-#: How far rounding may take an adversarial pixel out of [0, 1].
+#: Accepted distance of a pixel from [0, 1], for rounding.
 SLACK = 1 / 255
 
 
 def read_pair_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a file holds, as arguments of :class:`captum_pse.AdversarialPair`.
+    """Reads a file as keyword arguments of :class:`captum_pse.AdversarialPair`.
 
     Images are float32 in [0, 1].
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not of that format, is damaged, lacks an array, holds pickled
-            objects, or its arrays do not make pairs of images.
+        ValueError: The file has another format, is damaged, lacks an array, holds
+            pickled objects, or its arrays do not form pairs of images.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_pair_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         if "adversarial" in arrays:
             adversarial = _pixels("adversarial", arrays["adversarial"])
         else:
-            adversarial = _moved(natural, arrays["perturbation"])
+            adversarial = _perturbed(natural, arrays["perturbation"])
         labels = {
             name: _labels(name, arrays[name], len(natural))
             for name in ("attack_label", "true_label")
@@ -84,7 +84,7 @@ def read_pair_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_pair_file(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes what :func:`read_pair_file` reads; see
+    """Writes a file for :func:`read_pair_file`; see
     :meth:`captum_pse.AdversarialPair.save`."""
     path = Path(path)
     sides = ("natural", "adversarial")
@@ -110,7 +110,7 @@ def write_pair_file(values: Mapping[str, Any], path: str | os.PathLike[str]) -> 
                 name: (x.float() if x.dtype == torch.bfloat16 else x).numpy()
                 for name, x in tensors.items()
             }
-            # A file, not a path: numpy would add an ending of its own to .NPZ.
+            # An open file, not a path: numpy appends .npz to a path that ends in .NPZ.
             with partial.open("wb") as file:
                 np.savez(file, name=np.array([*map(str, values["names"])]), **arrays)
         else:
@@ -123,14 +123,14 @@ def write_pair_file(values: Mapping[str, Any], path: str | os.PathLike[str]) -> 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is not a zip file")
+            raise ValueError("not a zip file")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # numpy and zipfile raise whatever the bytes provoke
+    except Exception as error:  # damaged bytes make numpy and zipfile raise anything
         if "allow_pickle" in str(error):
             reason = "holds pickled objects, which are not read"
         else:
-            reason = f"is not a whole .npz file ({error})"
+            reason = f"is not a complete .npz file ({error})"
         raise ValueError(f"pairs: {path} {reason}") from error
     return {name: a for name, a in arrays.items() if isinstance(a, np.ndarray)}
 
@@ -143,7 +143,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"pairs: {path} is not a whole .safetensors file ({error})"
+            f"pairs: {path} is not a complete .safetensors file ({error})"
         ) from error
     # numpy has no bfloat16.
     return {
@@ -162,7 +162,7 @@ def _pixels(name: str, array: Array) -> Tensor:
     return _in_range(name, torch.from_numpy(array.astype(np.float32)))
 
 
-def _moved(natural: Tensor, perturbation: Array) -> Tensor:
+def _perturbed(natural: Tensor, perturbation: Array) -> Tensor:
     if perturbation.dtype.kind != "f" or perturbation.shape != tuple(natural.shape):
         raise ValueError(
             f"perturbation: got {perturbation.dtype} of shape {perturbation.shape}, "

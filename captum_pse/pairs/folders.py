@@ -21,31 +21,30 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 def read_image_folders(
     natural: str | Path, adversarial: str | Path
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """The images of two folders that have the same names but for their endings.
+    """Reads two folders of images, matched by file name without the ending.
 
     Returns:
         *tuple*: The natural and the adversarial images, float32 in [0, 1], shape
-        ``(N, 3, H, W)``, and their names without endings, in order.
+        ``(N, 3, H, W)``, and their names without endings, sorted.
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: Names or sizes do not match, or an image cannot be read as RGB of
-            8 bits a channel.
+        ValueError: Names or sizes do not match, or an image cannot be read as RGB with
+            8 bits per channel.
     """
-    originals, twins = (
-        _images_by_stem(Path(natural)),
-        _images_by_stem(Path(adversarial)),
-    )
-    alone = sorted(originals.keys() ^ twins.keys())
-    if alone:
-        where = natural if alone[0] in originals else adversarial
+    naturals = _images_by_stem(Path(natural))
+    adversarials = _images_by_stem(Path(adversarial))
+    unmatched = sorted(naturals.keys() ^ adversarials.keys())
+    if unmatched:
+        where = natural if unmatched[0] in naturals else adversarial
         raise ValueError(
-            f"pairs: {len(alone)} image(s) are in one folder only, the first is "
-            f"{alone[0]!r} in {where}; want the same names in both"
+            f"pairs: {len(unmatched)} image(s) are in one folder only, the first is "
+            f"{unmatched[0]!r} in {where}; want the same names in both"
         )
-    names = sorted(originals)
+    names = sorted(naturals)
     x0, x = (
-        _read_images([side[name] for name in names]) for side in (originals, twins)
+        _read_images([side[name] for name in names])
+        for side in (naturals, adversarials)
     )
     check_tensors(x, x0)
     return x0, x, names
@@ -54,20 +53,20 @@ def read_image_folders(
 def read_labels(
     path: str | Path, natural: Tensor, adversarial: Tensor, names: Sequence[str]
 ) -> AdversarialPair:
-    """The pairs with the labels in a CSV file.
+    """Labels pairs from a CSV file.
 
     Args:
-        path (str or Path): With the columns ``name`` (of the image, with or without its
-            ending), ``true_label`` and ``attack_label``, in UTF-8; rows of other images
-            are allowed.
-        natural (Tensor): The images of the one side.
-        adversarial (Tensor): Those of the other.
-        names (sequence of str): Their names.
+        path (str or Path): The file, in UTF-8, with the columns ``name`` (of the image,
+            with or without its ending), ``true_label`` and ``attack_label``. Rows of
+            other images are ignored.
+        natural (Tensor): The natural images.
+        adversarial (Tensor): The adversarial images.
+        names (sequence of str): The names of the images.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A column, a row or an integer is missing; two rows of one image
-            differ; a label is negative, or its pair's other.
+            differ; a label is negative, or the two labels of a pair are equal.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,9 +74,12 @@ def read_labels(
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             found = _parse_labels(csv.DictReader(file))
-        lost = [name for name in names if name not in found]
-        if lost:
-            raise ValueError(f"there is no row for {len(lost)} image(s): {lost[0]!r}")
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise ValueError(
+                f"there is no row for {len(missing)} image(s), the first is "
+                f"{missing[0]!r}"
+            )
         true, attack = ([found[name][column] for name in names] for column in range(2))
         return AdversarialPair(adversarial, natural, attack, true, names=names)
     except (csv.Error, ValueError) as error:
@@ -95,22 +97,22 @@ def label_by_predictions(
     device: str = "cpu",
     show_progress: bool = False,
 ) -> tuple[AdversarialPair, list[str]]:
-    """The pairs with the labels that the model gives to their two sides.
+    """Labels pairs with the model's predictions on their two images.
 
     Returns:
-        *tuple*: The pairs that the model gives two labels, and the names of the others,
-        in which the attack did not change the prediction.
+        *tuple*: The pairs whose prediction the attack changed, and the names of the
+        other pairs.
 
     Raises:
-        ValueError: There is no pair of the first kind, or the model does not take the
+        ValueError: The attack changed no prediction, or the model does not take the
             images.
     """
     model = model.to(device)
     true, attack = (
         torch.cat(
             [
-                predicted_index(name, first_scores(model, (part.to(device),)))[:, 0]
-                for part in tqdm(
+                predicted_index(name, first_scores(model, (batch.to(device),)))[:, 0]
+                for batch in tqdm(
                     images.split(batch_size),
                     f"predicting {name}",
                     disable=not show_progress,
@@ -119,23 +121,21 @@ def label_by_predictions(
         ).cpu()
         for name, images in (("true_label", natural), ("attack_label", adversarial))
     )
-    moved = true != attack
-    if not moved.any():
+    changed = true != attack
+    if not changed.any():
         raise ValueError(
-            "pairs: the model gives both images of every pair the same label; want "
+            "pairs: the model predicts one label for both images of every pair; want "
             "pairs in which the attack changed the prediction, or a CSV file of labels"
         )
+    by_name = list(zip(names, changed.tolist(), strict=True))
     pairs = AdversarialPair(
-        adversarial[moved],
-        natural[moved],
-        attack[moved],
-        true[moved],
-        names=[name for name, kept in zip(names, moved.tolist(), strict=True) if kept],
+        adversarial[changed],
+        natural[changed],
+        attack[changed],
+        true[changed],
+        names=[name for name, is_changed in by_name if is_changed],
     )
-    unmoved = [
-        name for name, kept in zip(names, moved.tolist(), strict=True) if not kept
-    ]
-    return pairs, unmoved
+    return pairs, [name for name, is_changed in by_name if not is_changed]
 
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
@@ -148,7 +148,7 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
         if path.stem in images:
             raise ValueError(
                 f"pairs: {images[path.stem].name} and {path.name} in {folder} differ "
-                "in their endings only; want one image of a name"
+                "in their endings only; want one image for each name"
             )
         images[path.stem] = path
     if not images:
@@ -179,15 +179,12 @@ def _read_image(path: Path) -> Tensor:
         with Image.open(path) as image:
             mode, bands = image.mode, image.getbands()
             pixels = pil_to_tensor(image.convert("RGB"))
-            opaque = "A" not in bands or image.getchannel("A").getextrema() == (
-                255,
-                255,
-            )
-    except Exception as error:  # Pillow raises whatever the bytes provoke
-        raise ValueError(f"pairs: {path} is not a whole image ({error})") from error
+            opaque = "A" not in bands or image.getchannel("A").getextrema()[0] == 255
+    except Exception as error:  # damaged bytes make Pillow raise anything
+        raise ValueError(f"pairs: {path} is not a complete image ({error})") from error
     if mode[0] in "IF":
         raise ValueError(
-            f"pairs: {path} has Pillow's mode {mode}, want 8 bits a channel"
+            f"pairs: {path} has Pillow's mode {mode}, want 8 bits per channel"
         )
     if not opaque:
         raise ValueError(f"pairs: {path} is partly transparent, want an opaque image")
@@ -199,7 +196,7 @@ def _parse_labels(reader: csv.DictReader[str]) -> dict[str, tuple[int, int]]:
     missing = {"name", "true_label", "attack_label"} - set(reader.fieldnames or ())
     if missing:
         raise ValueError(
-            f"the column(s) {', '.join(sorted(missing))} are missing; it has "
+            f"the column(s) {', '.join(sorted(missing))} are missing; the file has "
             f"{', '.join(reader.fieldnames or ()) or 'none'}"
         )
     found: dict[str, tuple[int, int]] = {}
@@ -215,7 +212,7 @@ def _parse_labels(reader: csv.DictReader[str]) -> dict[str, tuple[int, int]]:
         stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else row["name"]
         if found.setdefault(stem, labels) != labels:
             raise ValueError(
-                f"line {reader.line_num}: got {labels} for {stem!r}, which an earlier "
-                f"line gave {found[stem]}"
+                f"line {reader.line_num}: got {labels} for {stem!r}, want "
+                f"{found[stem]} as in an earlier line"
             )
     return found

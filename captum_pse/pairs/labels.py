@@ -1,4 +1,4 @@
-"""The two labels of a pair, and what the model says of them."""
+"""The two labels of a pair, with the model's scores and predictions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from captum_pse._model.targets import (
 
 
 class PredictionWarning(UserWarning):
-    """The model does not say what the labels of a pair say.
+    """The model's prediction differs from a label of the pair.
 
-    The message names the first example. The numbers are those of the labels given.
+    The message names the first such example. Results are computed for the given labels.
 
     Examples::
 
@@ -45,14 +45,14 @@ class PredictionWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PairLabels:
-    """The labels of N pairs, and what the model says of them.
+    """The labels of N pairs, with the model's scores and predictions.
 
     Attributes:
         target, true_target (Tensor): int64 ``(N, D)``, the attack label ``t`` and the
             true label ``t0``.
         adversarial_class, natural_class (Tensor): int64 ``(N,)``, the class that the
-            model predicts on ``x'`` and on ``x0``, for dense scores at the labels'
-            positions.
+            model predicts on ``x'`` and on ``x0``; for dense scores, at the positions
+            of ``t`` and ``t0``.
         adversarial_scores, natural_scores (Tensor): ``(N, 2)``, the scores of ``t`` and
             ``t0``, in this order, on ``x'`` and on ``x0``; at least single precision.
     """
@@ -78,23 +78,23 @@ class PairLabels:
         *,
         may_agree: bool = False,
     ) -> PairLabels:
-        """The labels as given, or as predicted where None is given.
+        """Resolves the labels: as given, or as predicted if None.
 
         Args:
             target (Label, optional): ``t``, in any of Captum's formats.
-            true_target (Label, optional): ``t0``, likewise.
+            true_target (Label, optional): ``t0``, in any of Captum's formats.
             adversarial (Tensor): Scores ``(N, C, ...)`` on ``x'``.
-            natural (Tensor): Those on ``x0``.
-            baselines (tuple[Tensor, ...]): ``x0`` itself. Where each example stands k
-                times in a row, ``true_target`` may have one label for k of them.
-            may_agree (bool, optional): Whether ``t`` may be ``t0`` where both are as
+            natural (Tensor): Scores ``(N, C, ...)`` on ``x0``.
+            baselines (tuple[Tensor, ...]): ``x0``. If they are N/k distinct examples,
+                each repeated k times in a row, ``true_target`` may have N/k labels.
+            may_agree (bool, optional): Whether ``t`` may equal ``t0`` if both are
                 predicted. Default: False
 
         Raises:
-            TypeError, ValueError: A label that does not fit, or the same label twice.
+            TypeError, ValueError: A label does not fit, or both labels are equal.
 
         Warns:
-            PredictionWarning: The model does not say what a given label says.
+            PredictionWarning: A prediction differs from a given label.
         """
 
         def resolved(
@@ -109,9 +109,9 @@ class PairLabels:
             return check_index(name, index, scores)
 
         t = resolved("target", target, adversarial)
-        # NoiseTunnel and captum.metrics repeat inputs, baselines and target, but no
-        # argument that they do not know.
-        repeated = partial(_stand_in_a_row, baselines)
+        # NoiseTunnel and captum.metrics repeat inputs, baselines and target, but not
+        # true_target, which is not among their arguments.
+        repeated = partial(_are_repeated, baselines)
         t0 = resolved("true_target", true_target, natural, repeated)
         predicted = target is None or true_target is None
         if not (may_agree and target is None and true_target is None):
@@ -121,36 +121,36 @@ class PairLabels:
         scores = [exact(select_scores(side, t, t0)) for side in sides]
         if not all(values.isfinite().all() for values in scores):
             raise ValueError("forward_func: returned NaN or infinite scores")
-        said, said_before = predicted_class(sides[0], t), predicted_class(sides[1], t0)
-        _warn_unless_said("inputs", "target", said, t)
-        _warn_unless_said("baselines", "true_target", said_before, t0)
-        return cls(t, t0, said, said_before, *scores)
+        classes = predicted_class(sides[0], t), predicted_class(sides[1], t0)
+        _warn_unless_predicted("inputs", "target", classes[0], t)
+        _warn_unless_predicted("baselines", "true_target", classes[1], t0)
+        return cls(t, t0, *classes, *scores)
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> PairLabels:
-        """From the tensors that are named after the attributes, behind ``prefix``."""
+        """Reads the attributes from tensors of the same names after ``prefix``."""
         return cls(**{f.name: tensors[f"{prefix}{f.name}"] for f in fields(cls)})
 
     def columns(self) -> dict[str, Tensor]:
-        """What a summary says of labels and scores, a value for each example.
+        """The columns of a summary on labels and scores, one value for each example.
 
         Returns:
             *dict[str, Tensor]*: ``true_label`` and ``attack_label``;
-            ``natural_prediction`` and ``adversarial_prediction``, the classes that the
-            model says; ``natural_agrees`` and ``attack_holds``, whether they are those
-            labels'; ``attack_score_gain``, ``Z(x')_t - Z(x0)_t``, and
-            ``true_score_loss``, ``Z(x0)_t0 - Z(x')_t0``.
+            ``natural_prediction`` and ``adversarial_prediction``, the predicted
+            classes; ``natural_agrees`` and ``attack_holds``, whether these equal the
+            true label and the attack label; ``attack_score_gain``,
+            ``Z(x')_t - Z(x0)_t``, and ``true_score_loss``, ``Z(x0)_t0 - Z(x')_t0``.
         """
-        moved = self.adversarial_scores - self.natural_scores
+        change = self.adversarial_scores - self.natural_scores
         return {
-            "true_label": _plain(self.true_target),
-            "attack_label": _plain(self.target),
+            "true_label": _class_numbers(self.true_target),
+            "attack_label": _class_numbers(self.target),
             "natural_prediction": self.natural_class,
             "adversarial_prediction": self.adversarial_class,
             "natural_agrees": self.natural_class == self.true_target[:, 0],
             "attack_holds": self.adversarial_class == self.target[:, 0],
-            "attack_score_gain": moved[:, 0],
-            "true_score_loss": -moved[:, 1],
+            "attack_score_gain": change[:, 0],
+            "true_score_loss": -change[:, 1],
         }
 
     def select(self, scores: Tensor, examples: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class PairLabels:
 
         Args:
             scores (Tensor): Shape ``(B, C, ...)``.
-            examples (Tensor): int64 ``(B,)``: which pair each is of.
+            examples (Tensor): int64 ``(B,)``, the index of each row's pair.
 
         Returns:
             *Tensor*: Shape ``(B, 2)``.
@@ -168,7 +168,7 @@ class PairLabels:
 
 
 def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    """Columns of N values as N plain dicts, each with the number of its example."""
+    """Converts columns of N values to N dicts, each with its index ``example``."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [
         {"example": i, **dict(zip(columns, row, strict=True))}
@@ -176,35 +176,38 @@ def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(index: Tensor) -> Tensor:
-    """Class numbers ``(N,)`` where an index is nothing more."""
+def _class_numbers(index: Tensor) -> Tensor:
+    """An index ``(N, 1)`` as class numbers ``(N,)``; a longer index as it is."""
     return index[:, 0] if index.shape[1] == 1 else index
 
 
-def _warn_unless_said(side: str, name: str, said: Tensor, index: Tensor) -> None:
-    wrong = (said != index[:, 0]).nonzero().flatten().tolist()
+def _warn_unless_predicted(
+    side: str, name: str, predicted: Tensor, index: Tensor
+) -> None:
+    wrong = (predicted != index[:, 0]).nonzero().flatten().tolist()
     if wrong:
         row = wrong[0]
         warnings.warn(
-            f"the model does not predict {name} on {len(wrong)} of {len(said)} {side}; "
-            f"the first is example {row}, where it says {int(said[row])}, not "
-            f"{int(index[row, 0])}",
+            f"the model does not predict {name} on {len(wrong)} of {len(predicted)} "
+            f"{side}; the first is example {row}, where it predicts "
+            f"{int(predicted[row])}, not {int(index[row, 0])}",
             PredictionWarning,
             stacklevel=_callers_level(),
         )
 
 
 def _callers_level() -> int:
-    """The ``stacklevel`` of the first frame that is neither ours nor our libraries'."""
+    """The ``stacklevel`` of the first frame outside of captum_pse, captum and torch."""
     level, frame = 1, sys._getframe(1)
-    ours = ("captum_pse", "captum", "torch")
-    while frame.f_globals.get("__name__", "").split(".")[0] in ours and frame.f_back:
+    inner = ("captum_pse", "captum", "torch")
+    while frame.f_globals.get("__name__", "").split(".")[0] in inner and frame.f_back:
         level, frame = level + 1, frame.f_back
     return level
 
 
-def _stand_in_a_row(examples: tuple[Tensor, ...], k: int) -> bool:
-    """Whether each example stands k times in a row; one alone stands for any number."""
+def _are_repeated(examples: tuple[Tensor, ...], k: int) -> bool:
+    """Whether each example is repeated k times in a row; True for a single example,
+    which stands for any number of them."""
     if len(examples[0]) == 1:
         return True
     blocks = (x.reshape(-1, k, *x.shape[1:]) for x in examples)

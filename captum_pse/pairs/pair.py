@@ -1,4 +1,4 @@
-"""The adversarial pair: a natural input, its adversarial twin, and their labels."""
+"""Adversarial pairs: natural inputs, adversarial inputs, and their labels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from captum_pse._model.targets import (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdversarialPair:
-    r"""N natural inputs ``x0`` with N adversarial inputs ``x' = x0 + delta``, checked.
+    r"""N natural inputs ``x0`` and N adversarial inputs ``x' = x0 + delta``, checked.
 
-    It unpacks into the arguments that all classes of the package share::
+    A pair unpacks into the arguments of ``attribute`` and ``decompose``::
 
         PromotionSuppression(model).attribute(*pair)
         # the same as attribute(x_adv, x_nat, attack_label, true_label)
 
-    and the first three of them are those of Captum's own methods:
+    The first three are also the arguments of Captum's own methods:
     ``inputs, baselines, target, _ = pair``.
 
     Args:
@@ -42,16 +42,15 @@ class AdversarialPair:
             formats.
         true_label (int, tuple, list or Tensor): ``t0``, in any of Captum's target
             formats. It differs from ``t`` in every example.
-        names (sequence of str, optional): What tables and figures call the examples.
+        names (sequence of str, optional): Names of the examples in tables and figures.
             Default: ``"0"``, ``"1"``, ...
-        succeeded (Tensor, optional): bool ``(N,)``, where the attack did what the
-            labels say, if that is known. Default: None
+        succeeded (Tensor, optional): bool ``(N,)``, whether the model predicts ``t0``
+            on ``x0`` and ``t`` on ``x'``; None if unknown. Default: None
 
     Raises:
-        TypeError: Inputs that are not floating-point tensors, labels that are not
-            integers.
-        ValueError: Shapes, dtypes, devices or lengths that do not match; NaN or
-            infinite values; labels that are negative or equal.
+        TypeError: Inputs are not floating-point tensors, or labels are not integers.
+        ValueError: Shapes, dtypes, devices or lengths do not match; values are NaN or
+            infinite; a label is negative; the labels of an example are equal.
 
     Examples::
 
@@ -127,62 +126,62 @@ class AdversarialPair:
         r"""Attacks natural inputs with an attack of another library.
 
         =====================  =======================================  ==============
-        attack                 is                                       ``options``
+        Library                ``attack``                               ``options``
         =====================  =======================================  ==============
         captum.robust          an object (``FGSM``, ``PGD``,            of ``perturb``
                                :class:`captum_pse.StructuredAttack`)
         torchattacks           an object                                none
-        foolbox                an object; wants ``model``               ``epsilons``
+        foolbox                an object; needs ``model``               ``epsilons``
         Adversarial            an object of ``art.attacks.evasion``     of
         Robustness Toolbox                                              ``generate``
-        adv-lib                a function; wants ``model``              its own
+        adv-lib                a function; needs ``model``              its own
         your own               a function ``attack(model, inputs,       its own
-                               labels, targeted=...)``; wants
+                               labels, targeted=...)``; needs
                                ``model``
         =====================  =======================================  ==============
 
-        All but captum.robust and adv-lib come with ``pip install
-        'captum-pse[attacks]'``. Inputs are what the attack takes, normalised or not,
-        and the pair is of the same kind; they have to be within the attack's bounds, if
-        it has any. The model is afterwards as before.
+        captum.robust comes with Captum. ``pip install 'captum-pse[attacks]'`` installs
+        the other libraries except adv-lib. ``natural`` is what the attack takes,
+        normalised or not, within the attack's bounds if it has any; the pair has the
+        same normalisation. The model is left unchanged.
 
-        Or say its name, ``"torchattacks.PGD"``, ``"foolbox.L2CarliniWagnerAttack"``,
-        ``"art.FastGradientMethod"``, ``"adv_lib.ddn"``, ``"captum.FGSM"``: it is made
-        for ``model``, which takes images in [0, 1] and returns logits, with the
-        ``options``.
+        ``attack`` may also be a name: ``"torchattacks.PGD"``,
+        ``"foolbox.L2CarliniWagnerAttack"``, ``"art.FastGradientMethod"``,
+        ``"adv_lib.ddn"``, ``"captum.FGSM"``. The attack is then made with ``options``
+        for ``model``, which takes images in [0, 1] and returns logits.
 
         Args:
             attack (Any or str): The attack, made by its library, or its name.
             natural (Tensor): ``x0``, ``(N, ...)``.
-            attack_label (int, list or Tensor, optional): ``t``, to be reached; None is
-                an untargeted attack, or one that picks its targets itself.
+            attack_label (int, list or Tensor, optional): ``t``, the target of the
+                attack; None for an untargeted attack, or one that picks its own
+                targets. Default: None
+            true_label (int, list or Tensor, optional): ``t0``; None for the model's
+                prediction on ``natural``. Default: None
+            model (Any, optional): The model, for attacks that do not hold one and for
+                names: a ``torch.nn.Module``, for foolbox and adv-lib one that takes
+                inputs in [0, 1], or a ``foolbox.PyTorchModel`` with its own bounds.
                 Default: None
-            true_label (int, list or Tensor, optional): ``t0``; None means what the
-                model predicts. Default: None
-            model (Any, optional): For attacks that do not hold it, and for names: a
-                ``torch.nn.Module``, for foolbox and adv-lib of inputs in [0, 1], or a
-                ``foolbox.PyTorchModel`` for inputs in bounds of its own.
+            names (sequence of str, optional): Names of the examples. Default: ()
+            batch_size (int, optional): Number of inputs attacked at once; None for all.
                 Default: None
-            names (sequence of str, optional): As for the class. Default: ()
-            batch_size (int, optional): How many inputs are attacked at once; None for
-                all. Default: None
             show_progress (bool, optional): Whether to show a progress bar.
                 Default: False
-            **options: Passed to the attack's call.
+            **options: Passed to the attack's call or, for a name, to whichever of its
+                class and its call takes them.
 
         Returns:
-            *AdversarialPair*: Of all N examples, those on which the attack failed too.
-            ``succeeded`` says where the model says ``t0`` before and ``t`` after. The
-            attack label of an untargeted attack is what the model says after it and,
-            where that is still ``t0``, what comes next.
+            *AdversarialPair*: All N examples, including those on which the attack
+            failed. ``succeeded`` is True if the model predicts ``t0`` on ``x0`` and
+            ``t`` on ``x'``. For an untargeted attack, ``t`` is the class with the
+            highest score on ``x'`` apart from ``t0``.
 
         Raises:
-            ImportError: The attack was named, and its library is not installed.
-            TypeError: The attack is of no such library.
+            ImportError: The library of a named attack is not installed.
+            TypeError: The attack belongs to none of these libraries.
             ValueError: Inputs or the attack's result are out of its bounds; a label
-                that does not fit; an attack that cannot be targeted, or needs targets;
-                a loss that is wrong for the model; a model whose batch norm is in
-                training mode.
+                does not fit; the attack cannot be targeted, or needs targets; its loss
+                does not fit the model; a batch norm of the model is in training mode.
 
         Examples::
 
@@ -237,28 +236,29 @@ class AdversarialPair:
             label.tolist() if isinstance(label, Tensor) else label
             for label in (self.true_label, self.attack_label)
         )
-        moves = [f"{a} -> {b}" for a, b in zip(true, attack, strict=True)]  # type: ignore[arg-type]
-        more = ", ..." if len(moves) > 3 else ""
+        labels = [f"{a} -> {b}" for a, b in zip(true, attack, strict=True)]  # type: ignore[arg-type]
+        more = ", ..." if len(labels) > 3 else ""
         failed = 0 if self.succeeded is None else int((~self.succeeded).sum())
         return (
             f"AdversarialPair({len(self)} x {shapes}, {first[0].dtype}, "
-            f"{', '.join(moves[:3])}{more}{f'; {failed} failed' if failed else ''})"
+            f"{', '.join(labels[:3])}{more}{f'; {failed} failed' if failed else ''})"
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a pair of images to an ``.npz`` or ``.safetensors`` file, whole or not
-        at all, for ``captum-pse explain``, ``refine`` and ``study``.
+        """Writes pairs of images to a file, for ``captum-pse explain``, ``refine`` and
+        ``study``; see :mod:`captum_pse.pairs.file_format`.
 
-        A .safetensors file holds no names.
+        The file is written completely or not at all. A .safetensors file holds no
+        names.
 
         Args:
-            path (str or Path): The file, with one of these endings; its folder is made
-                where it is missing.
+            path (str or Path): An ``.npz`` or ``.safetensors`` file; its folder is
+                created if missing.
 
         Raises:
-            OSError: It cannot be written.
-            ValueError: Another ending; not one image input ``(N, C, H, W)`` in [0, 1],
-                which is what such files hold.
+            OSError: The file cannot be written.
+            ValueError: The file has another ending, or the inputs are not one tensor
+                of images ``(N, C, H, W)`` in [0, 1].
         """
         from captum_pse.pairs.file_format import write_pair_file
 
@@ -266,7 +266,7 @@ class AdversarialPair:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AdversarialPair:
-        """Reads the pairs of images in a file; see :mod:`captum_pse.pairs.file_format`.
+        """Reads pairs of images from a file; see :mod:`captum_pse.pairs.file_format`.
 
         Args:
             path (str or Path): An ``.npz`` or ``.safetensors`` file.
@@ -276,7 +276,7 @@ class AdversarialPair:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is not such a file, or damaged.
+            ValueError: The file has another format, or is damaged.
 
         Examples::
 
@@ -297,18 +297,19 @@ class AdversarialPair:
             raise ValueError(f"pairs: {path}: {error}") from error
 
     def select(self, examples: Any) -> AdversarialPair:
-        """The pair of some of the examples, in the order given.
+        """Selects examples, in the order given.
 
         Args:
-            examples (int, slice, sequence of int or Tensor): As for indexing a tensor
-                of N; a mask is a bool tensor ``(N,)``.
+            examples (int, slice, sequence of int or Tensor): An index into a tensor of
+                N values; a bool tensor ``(N,)`` is a mask.
 
         Returns:
-            *AdversarialPair*: With their labels, names and ``succeeded``.
+            *AdversarialPair*: The selected examples with their labels, names and
+            ``succeeded``.
 
         Raises:
-            IndexError: There is no such example.
-            ValueError: None is selected.
+            IndexError: An index is out of range.
+            ValueError: No example is selected.
 
         Examples::
 
@@ -319,7 +320,7 @@ class AdversarialPair:
         chosen = examples
         if not isinstance(examples, slice):
             chosen = torch.as_tensor(examples).cpu()
-            # An empty list makes a tensor of floats.
+            # torch.as_tensor([]) is a float tensor.
             chosen = chosen if chosen.numel() else chosen.long()
         try:
             rows = torch.arange(len(self))[chosen].reshape(-1).tolist()
@@ -348,10 +349,13 @@ class AdversarialPair:
         )
 
     def to(self, device: str | torch.device) -> AdversarialPair:
-        """The same pair on another device.
+        """Copies the pair to a device.
 
         Args:
-            device (str or torch.device): Where its tensors go.
+            device (str or torch.device): The device.
+
+        Returns:
+            *AdversarialPair*: The same pair, on the device.
         """
 
         def move(value: Any) -> Any:
@@ -372,18 +376,18 @@ class AdversarialPair:
     def verify(
         self, forward_func: ForwardFunc, additional_forward_args: Any = None
     ) -> None:
-        """Checks that the model says ``t0`` on the natural side and ``t`` on the other.
+        """Checks that the model predicts ``t0`` on ``x0`` and ``t`` on ``x'``.
 
         Args:
             forward_func (Callable): The model, in evaluation mode, or any function that
                 returns scores ``(N, C, ...)``.
-            additional_forward_args (Any, optional): Passed to it after the inputs.
-                Default: None
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after
+                the inputs. Default: None
 
         Raises:
-            TypeError: The model returns something else than a tensor.
-            ValueError: It says something else on some example, a label is not one of
-                its classes, or it does not take the inputs.
+            TypeError: The model does not return a tensor.
+            ValueError: A prediction differs from its label, a label is not a class of
+                the model, or the model does not take the inputs.
 
         Examples::
 
@@ -397,12 +401,12 @@ class AdversarialPair:
             index = check_index(
                 name, label_index(name, getattr(self, name), len(self)), scores
             )
-            said = predicted_class(scores, index)
-            wrong = (said != index[:, 0]).nonzero().flatten().tolist()
+            predicted = predicted_class(scores, index)
+            wrong = (predicted != index[:, 0]).nonzero().flatten().tolist()
             if wrong:
                 row = wrong[0]
                 raise ValueError(
-                    f"{name}: the model says otherwise on {len(wrong)} of {len(self)} "
-                    f"{side} inputs; the first is {self.names[row]!r}, where it says "
-                    f"{int(said[row])}, not {int(index[row, 0])}"
+                    f"{name}: the model predicts another class on {len(wrong)} of "
+                    f"{len(self)} {side} inputs; the first is {self.names[row]!r}, "
+                    f"where it predicts {int(predicted[row])}, not {int(index[row, 0])}"
                 )

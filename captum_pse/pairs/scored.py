@@ -1,4 +1,4 @@
-"""A pair with its labels and scores: what the results of all levels hold."""
+"""A pair with its labels and scores, which the results of all levels hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captum_pse.pairs.pair import AdversarialPair
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScoredPair:
-    """A pair of N examples, its labels, and the model's scores for them.
+    """A pair of N examples with its labels and the model's scores for them.
 
     Attributes:
         inputs, baselines (tuple[Tensor, ...]): ``x'`` and ``x0``, ``(N, ...)`` each,
@@ -44,7 +44,7 @@ class ScoredPair:
 
     @classmethod
     def join(cls, pairs: Sequence[ScoredPair]) -> ScoredPair:
-        """The examples of several pairs, one after the other."""
+        """Concatenates the examples of several pairs."""
 
         def joined(values: Iterable[Tensor]) -> Tensor:
             return torch.cat(list(values))
@@ -64,11 +64,9 @@ class ScoredPair:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, for a saved result; see :meth:`of_saved`."""
-        of_labels = {f"labels.{name}": x for name, x in vars(self.labels).items()}
+        labels = {f"labels.{name}": x for name, x in vars(self.labels).items()}
         return (
-            number("inputs", self.inputs)
-            | number("baselines", self.baselines)
-            | of_labels
+            number("inputs", self.inputs) | number("baselines", self.baselines) | labels
         )
 
     @classmethod
@@ -81,14 +79,18 @@ class ScoredPair:
             inputs,
             numbered(tensors, "baselines"),
             PairLabels.of_tensors(tensors, "labels."),
-            # Older files of some results do not have it.
+            # Older files of some results lack it.
             settings.get("is_tuple", len(inputs) > 1),
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PairResult(SavedResult):
-    """A result on a scored pair: base of the results of all three levels."""
+    """A result on a scored pair: the base class of the results of all three levels.
+
+    Attributes:
+        pair (ScoredPair): The pair.
+    """
 
     pair: ScoredPair
 
@@ -112,12 +114,13 @@ class PairResult(SavedResult):
 
 
 class Sides(NamedTuple):
-    """Both sides of a pair of N examples, checked to belong together.
+    """Both sides of a pair of N examples, checked.
 
     Attributes:
         inputs (tuple[Tensor, ...]): ``x'``, ``(N, ...)`` each.
-        baselines (tuple[Tensor, ...]): ``x0``, repeated for each example.
-        given (tuple[Tensor, ...]): ``x0`` as it came: one example may stand for all.
+        baselines (tuple[Tensor, ...]): ``x0``, ``(N, ...)`` each.
+        given (tuple[Tensor, ...]): ``x0`` as given, ``(N, ...)`` each, or ``(1, ...)``
+            for one natural example that all share.
         is_tuple (bool): Whether the inputs came as a tuple.
     """
 
@@ -128,15 +131,15 @@ class Sides(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Any, baselines: Any) -> Sides:
-        """Both arguments of a method, checked.
+        """Checks the arguments ``inputs`` and ``baselines`` of a method.
 
         Raises:
-            TypeError, ValueError: They do not fit together.
+            TypeError, ValueError: They do not match.
         """
         xs, x0s = check_tensors(
             inputs, baselines, ("inputs", "baselines"), share_natural=True
         )
-        # One natural example for all is repeated: the arguments may have N examples.
+        # additional_forward_args may have N examples, so a shared x0 is repeated.
         naturals = tuple(x0.expand_as(x) for x0, x in zip(x0s, xs, strict=True))
         return cls(xs, naturals, x0s, isinstance(inputs, tuple))
 
@@ -158,7 +161,7 @@ def score_pair(
     true_target: Label | None,
     additional_forward_args: tuple[Any, ...],
 ) -> ScoredPair:
-    """Scores a pair by one pass over ``x'`` and one over ``x0``.
+    """Scores a pair, by one forward pass on ``x'`` and one on ``x0``.
 
     Raises:
         TypeError, ValueError: A label does not fit, or the model does not take the
@@ -174,12 +177,13 @@ def score_pair(
 
 
 class PairPass(NamedTuple):
-    """One pass over both sides of a pair of N examples.
+    """One forward pass on both sides of a pair of N examples.
 
     Attributes:
         pair (ScoredPair): The pair.
-        scores (Tensor): ``(2 N, C, ...)``, of ``x0`` and then of ``x'``.
-        activations (list[Tensor]): The same of each layer, ``(2 N, ...)``.
+        scores (Tensor): ``(2 N, C, ...)``, on ``x0`` and then on ``x'``.
+        activations (list[Tensor]): Each layer's output ``(2 N, ...)``, on ``x0`` and
+            then on ``x'``.
     """
 
     pair: ScoredPair
@@ -199,7 +203,8 @@ def pass_pair(
     differentiable: bool,
     may_agree: bool = False,
 ) -> PairPass:
-    """Scores a pair and reads the activations of layers, in one pass over both sides.
+    """Scores a pair and records the outputs of layers, in one forward pass on both
+    sides.
 
     Raises:
         TypeError, ValueError: An argument or a layer does not fit.
@@ -223,7 +228,7 @@ def pass_pair(
 def check_pairs(
     model: nn.Module, pairs: AdversarialPair, device: str
 ) -> tuple[torch.Tensor]:
-    """Raises before anything is computed where pairs and model do not fit together.
+    """Checks that the model takes the pairs, before a long computation.
 
     Returns:
         *tuple[Tensor]*: The first natural image, ``(1, C, H, W)``, on the device.

@@ -1,9 +1,9 @@
-"""Pixel groups: which of them promote and suppress.
+"""Pixel groups: promotion and suppression by groups of input features.
 
 - ``promotion_suppression``: :class:`captum_pse.PromotionSuppression`
-- ``result``: what it returns
-- ``incremental_ablation``: Captum's feature ablation, faster
-- ``refine``: keeps a perturbation on some groups; ``refinement``: what that returns
-- ``rankings``: what groups are ranked by
-- ``maps``: groups as maps, and ``figure``: as figures
+- ``result``: its result
+- ``incremental_ablation``: a faster version of Captum's feature ablation
+- ``refine``: keeps a perturbation on some groups only; ``refinement``: its result
+- ``rankings``: scores that rank groups for refinement
+- ``maps``: groups as maps; ``figure``: figures of groups
 """

@@ -19,6 +19,7 @@ from captum_pse._drawing.images import (
 )
 from captum_pse._drawing.panels import bare, draw_map, existing, headline
 from captum_pse._drawing.styles import STYLES
+from captum_pse._model.checks import check_positive_int
 from captum_pse.groups.types import COLORS, TYPES
 from captum_pse.pixels.maps import pixel_maps
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def _draw_types(
     ax: Axes, types: Array, result: PixelDecomposition, example: int
 ) -> None:
-    """The map of types; its colour bar is the scatter's legend too."""
+    """Draws the map of types; its colour bar is the legend of the scatter as well."""
     bare(ax, "type")
     image = ax.imshow(
         types,
@@ -45,7 +46,8 @@ def _draw_types(
 
 
 def _draw_scatter(ax: Axes, result: PixelDecomposition, example: int) -> None:
-    """Every group by its two effects; the lines bound the balanced ones."""
+    """Draws each group by its promotion and suppression, with lines around the balanced
+    ones."""
     present = result.sizes[example] > 0
     p, s = (
         to_numpy(column[example][present])
@@ -74,29 +76,29 @@ def plot_pair(
     class_names: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """The pair, its perturbation, and the four maps of its groups.
+    """The pair, its perturbation, and four maps of its groups.
 
-    Promotion and suppression are drawn on one scale, from 0 to the larger maximum; the
-    ratio on a scale symmetric about 0. The perturbation shows, in each pixel, the
-    channel that changed most; its colour bar spans 99.5 % of the pixels, and arrows at
-    its ends say that some go beyond. Images outside [0, 1] are rescaled together, which
-    their titles say. Where groups differ between channels, the mean over the channels
-    that are in a group is drawn, and the ratio and type of that mean. Features in no
-    group are hatched.
+    Promotion and suppression share one colour scale, from 0 to the larger maximum. The
+    scale of the ratio is symmetric about 0. Each pixel of the perturbation shows the
+    channel that changed most; its scale covers 99.5 % of the pixels, and arrows at the
+    ends of the colour bar mark values beyond it. Images with values outside [0, 1] are
+    rescaled together, as stated in their titles. If groups differ between channels, the
+    maps show the mean over the channels that are in a group, and the ratio and type of
+    that mean. Features in no group are hatched.
 
     Args:
-        result (PixelDecomposition): Of one image input ``(N, C, H, W)``.
-        example (int, optional): Which example. Default: 0
+        result (PixelDecomposition): Result on one image input ``(N, C, H, W)``.
+        example (int, optional): Index of the example. Default: 0
         class_names (sequence of str, optional): Names of the classes. Default: None
-        title (str, optional): Put before the description of the example. Default: None
+        title (str, optional): Text before the description of the example. Default: None
 
     Returns:
-        *Figure*: Two rows of four panels: above the pair, the perturbation and a
-        scatter of the groups, below promotion, suppression, ratio and type.
+        *Figure*: Two rows of four panels. Top: the pair, the perturbation and a scatter
+        of the groups. Bottom: promotion, suppression, ratio and type.
 
     Raises:
         ValueError: The result is not of images, or ``class_names`` are too few.
-        IndexError: There is no such example.
+        IndexError: ``example`` is out of range.
 
     Examples::
 
@@ -117,7 +119,7 @@ def plot_pair(
     promotion, suppression, ratio = (
         to_numpy(values) for values in (maps.promotion, maps.suppression, maps.ratio)
     )
-    # NaN, where no channel is in a group, is in all alike; there is always a group.
+    # All maps are NaN at the same positions, and never everywhere.
     top = positive(float(np.nanmax([promotion, suppression])))
     octaves = positive(float(np.nanmax(np.abs(ratio))))
 
@@ -153,24 +155,24 @@ def plot_groups(
     title: str | None = None,
     most: int = 40,
 ) -> Figure:
-    """Promotion upwards and suppression downwards of the groups with most effect.
+    """Promotion and suppression of the groups with the largest effect, as bars.
 
-    For inputs of any kind.
+    Promotion is drawn upwards, suppression downwards. Inputs may be of any kind.
 
     Args:
-        result (PixelDecomposition): Any.
-        example (int, optional): Which example. Default: 0
+        result (PixelDecomposition): Result on any inputs.
+        example (int, optional): Index of the example. Default: 0
         class_names (sequence of str, optional): Names of the classes. Default: None
-        title (str, optional): Put before the description of the example. Default: None
-        most (int, optional): How many groups to draw at most; the axis says how many
-            there are. Default: 40
+        title (str, optional): Text before the description of the example. Default: None
+        most (int, optional): Maximum number of groups to draw. The axis label states
+            the total. Default: 40
 
     Returns:
-        *Figure*: One panel: bars in logits, those of most effect first.
+        *Figure*: One panel: bars in logits, in descending order of effect.
 
     Raises:
-        IndexError: There is no such example.
-        ValueError: ``most`` is not positive, or ``class_names`` are too few.
+        IndexError: ``example`` is out of range.
+        ValueError: ``most`` is not a positive int, or ``class_names`` are too few.
 
     Examples::
 
@@ -181,27 +183,28 @@ def plot_groups(
         ... )
         >>> (ax,) = plot_groups(result, most=5).axes
         >>> ax.get_xlabel()
-        'group, the 5 of 16 with most effect'
+        'group, the 5 of 16 with the largest effect'
         >>> sizes = [abs(bar.get_height()) for bar in ax.patches]
         >>> effects = [p + s for p, s in zip(sizes[:5], sizes[5:])]
         >>> effects == sorted(effects, reverse=True)
         True
     """
     existing(len(result), example)
-    if most < 1:
-        raise ValueError(f"most: got {most}, want at least 1")
+    check_positive_int("most", most)
     order = result.effect[example].argsort(descending=True, stable=True)[:most]
     labels = [str(i) for i in result.groups.ids[order].tolist()]
     figure = Figure(figsize=(9, 4), layout="constrained")
     ax = figure.subplots()
-    place = np.arange(len(order))
+    positions = np.arange(len(order))
     p, s = (to_numpy(v[example][order]) for v in (result.promotion, result.suppression))
-    ax.bar(place, p, color=COLORS["promotion"], label="promotion")
-    ax.bar(place, -s, color=COLORS["suppression"], label="suppression")
+    ax.bar(positions, p, color=COLORS["promotion"], label="promotion")
+    ax.bar(positions, -s, color=COLORS["suppression"], label="suppression")
     ax.axhline(0, color="black", linewidth=0.6)
-    ax.set_xticks(place, labels, fontsize=7, rotation=90 if len(place) > 20 else 0)
+    rotation = 90 if len(order) > 20 else 0
+    ax.set_xticks(positions, labels, fontsize=7, rotation=rotation)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    ax.set_xlabel(f"group, the {len(order)} of {len(result.groups)} with most effect")
+    total = len(result.groups)
+    ax.set_xlabel(f"group, the {len(order)} of {total} with the largest effect")
     ax.set_ylabel("logits")
     ax.legend(fontsize=8)
     text = headline(result.labels, example, class_names, title) + _estimated(result)
@@ -210,29 +213,28 @@ def plot_groups(
 
 
 def _estimated(result: PixelDecomposition) -> str:
+    """A note for headings, empty for exact results."""
     return "" if result.method == "exact" else "; groups estimated from gradients"
 
 
 def plot_refinements(
     refinements: Mapping[str, Refinement | Curve], *, title: str | None = None
 ) -> Figure:
-    """Whether attacks survive on part of their groups, for several rankings.
-
-    To the left the share that still reaches the attack label, in the middle the share
-    that still leaves the true label, to the right the L2 norm of what is left, each
-    against the fraction of groups kept.
+    """Whether attacks still succeed on a fraction of their groups, by ranking.
 
     Args:
-        refinements (mapping): By the name of their ranking, at most five: each a
-            :class:`captum_pse.Refinement`, or what its ``table()`` gives.
-        title (str, optional): Above the figure. Default: None
+        refinements (mapping): One to five refinements by name of their ranking: each a
+            :class:`captum_pse.Refinement` or its ``table()``.
+        title (str, optional): Title of the figure. Default: None
 
     Returns:
-        *Figure*: Three panels, a line for each ranking: shares in [0, 1], and the mean
-        L2 norm in input units.
+        *Figure*: Three panels against the fraction of groups kept, with a line for each
+        ranking. Left: the fraction of attacks whose prediction is still the attack
+        label. Middle: the fraction whose prediction is still not the true label. Right:
+        the mean L2 norm of the remaining perturbation, in input units.
 
     Raises:
-        ValueError: None, or more than five.
+        ValueError: There is no refinement, or more than five.
 
     Examples::
 
@@ -240,8 +242,8 @@ def plot_refinements(
         >>> from captum_pse.demo import load_model, make_pairs
         >>> pair, mask = make_pairs(2), grid_mask((64, 64), cell=16)
         >>> delta = (pair.adversarial - pair.natural).abs()
-        >>> found = refine(load_model(), *pair, scores=delta, feature_mask=mask)
-        >>> figure = plot_refinements({"|delta|": found})
+        >>> result = refine(load_model(), *pair, scores=delta, feature_mask=mask)
+        >>> figure = plot_refinements({"|delta|": result})
         >>> reaches = figure.axes[0].lines[0].get_ydata().tolist()
         >>> reaches[0], reaches[-1]  # without the perturbation, and with all of it
         (0.0, 1.0)
@@ -253,9 +255,9 @@ def plot_refinements(
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
     panels = (
-        ("reaches", "still says the attack label", "share of attacks"),
-        ("leaves", "still does not say the true label", "share of attacks"),
-        ("L2", "what is left of the perturbation", "mean L2 norm"),
+        ("reaches", "attack label is still predicted", "fraction of attacks"),
+        ("leaves", "true label is still not predicted", "fraction of attacks"),
+        ("L2", "remaining perturbation", "mean L2 norm"),
     )
     for ax, (key, name, unit) in zip(axes, panels, strict=True):
         for (ranking, refinement), (color, marker) in zip(

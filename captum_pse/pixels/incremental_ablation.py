@@ -1,4 +1,4 @@
-"""Captum's feature ablation, several times faster on networks of convolutions."""
+"""Captum's feature ablation, several times faster on convolutional networks."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ from captum_pse.groups.groups import Groups
 
 
 class IncrementalAblation(PerturbationAttribution):
-    r"""The numbers of :class:`captum.attr.FeatureAblation`, in less time.
+    r"""The attributions of :class:`captum.attr.FeatureAblation`, in less time.
 
-    The attribution of every feature of group ``G_i`` is what the score loses when the
-    group alone is replaced by its baseline,
+    The attribution of every feature of group ``G_i`` is the decrease of the score when
+    this group alone is replaced by its baseline,
 
     .. math::
         a_i = Z(x)_c - Z(x_{\setminus i})_c .
 
-    On an image, that changes a window of each early map of a convolutional network; the
-    rest of the map is that of ``x`` and is computed once. The numbers are those of full
-    passes up to rounding, whatever the groups are. Groups should be of image regions
-    for it to save work; what saves none takes full passes.
+    If a group is a region of an image, ablating it changes only a window of the early
+    maps of a convolutional network. Only this window is computed for each group; the
+    rest of the map is that of ``x`` and is computed once. The attributions equal those
+    of full passes up to rounding, for any groups. If windows save no work, full passes
+    are used.
 
-    Torch.fx traces the model at every call. It replaces ``torch.nn.Module.__call__``
-    meanwhile, so no other thread should run a model then.
+    Torch.fx traces the model at every call. While tracing, it replaces
+    ``torch.nn.Module.__call__``, so no other thread should run a model during a call.
 
     Args:
-        forward_func (Callable): The model. A function, or a model that torch.fx cannot
-            trace, works as well, with full passes.
-        engine (str, optional): ``"auto"`` takes windows where they save work,
-            ``"incremental"`` wherever they can be used, ``"dense"`` never. Default:
-            ``"auto"``
-        memory_limit (int, optional): Bytes that a pass may take beside the model, by
-            estimate, where ``perturbations_per_eval`` is None. Default: 1 GiB
+        forward_func (Callable): The model. Functions, and models that torch.fx cannot
+            trace, are evaluated by full passes.
+        engine (str, optional): ``"auto"`` uses windows if they save work,
+            ``"incremental"`` whenever possible, ``"dense"`` never. Default: ``"auto"``
+        memory_limit (int, optional): Estimated bytes that a pass may use besides the
+            model, if ``perturbations_per_eval`` is None. Default: 1 GiB
 
     Raises:
-        ValueError: There is no such engine, or ``memory_limit`` is not positive.
+        ValueError: ``engine`` is not one of the above, or ``memory_limit`` is not
+            positive.
 
     Examples::
 
@@ -85,11 +86,11 @@ class IncrementalAblation(PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """True, as of ``FeatureAblation``."""
+        """Always True, as for ``FeatureAblation``."""
         return True
 
     def get_name(self) -> str:
-        """What progress bars call the method."""
+        """The method's name in progress bars."""
         return "Incremental Ablation"
 
     @log_usage()
@@ -105,36 +106,38 @@ class IncrementalAblation(PerturbationAttribution):
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensors:
-        """What the score of the target loses with each group.
+        """The decrease of the target's score when each group is ablated.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): Shape ``(N, ...)``.
-            baselines (scalar, Tensor, tuple, optional): What an erased feature becomes,
-                as everywhere in Captum. None means 0. Default: None
+            baselines (scalar, Tensor, tuple, optional): The values of ablated features,
+                in any of Captum's formats. None means 0. Default: None
             target (int, tuple, list or Tensor, optional): The class whose score is
-                explained, in any of Captum's formats. None is for models that return
-                one score for each example. Default: None
+                explained, in any of Captum's formats. Models that return one score for
+                each example need None. Default: None
             additional_forward_args (Any, optional): Passed to ``forward_func`` after
                 the inputs. Default: None
             feature_mask (Tensor or tuple[Tensor, ...], optional): The groups, as for
-                ``FeatureAblation``; None makes every feature a group. Default: None
-            perturbations_per_eval (int, optional): How many groups one pass evaluates,
-                at most; None means as many as fit ``memory_limit``. Default: None
+                ``FeatureAblation``. None means that every feature is a group. Default:
+                None
+            perturbations_per_eval (int, optional): Maximum number of groups that one
+                pass evaluates. None means as many as fit ``memory_limit``. Default:
+                None
             show_progress (bool, optional): Whether to show a progress bar. Default:
                 False
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
-                Of the inputs' shape and dtype.
+                Tensors with the shape and dtype of the inputs.
 
         Raises:
-            TypeError, ValueError: An argument does not fit, or the model does not give
-                a score for each example.
+            TypeError, ValueError: An argument is not valid, or the model does not
+                return a row of scores for each example.
 
         Warns:
-            EngineWarning: The incremental engine was asked for and cannot be used, or
-                its numbers failed the check. Full passes are used instead.
+            EngineWarning: ``engine="incremental"`` cannot be used, or the scores of the
+                incremental engine failed the check. Full passes are used instead.
         """
         if perturbations_per_eval is not None:
             check_positive_int("perturbations_per_eval", perturbations_per_eval)
@@ -152,7 +155,7 @@ class IncrementalAblation(PerturbationAttribution):
         if not isinstance(scores, Tensor) or scores.shape[:1] != xs[0].shape[:1]:
             raise ValueError(
                 "forward_func: want a tensor with one row of scores for each of "
-                f"{len(xs[0])} examples; {FeatureAblation.__name__} takes others"
+                f"{len(xs[0])} examples; {FeatureAblation.__name__} accepts others"
             )
         index = None
         if target is not None:
@@ -164,17 +167,17 @@ class IncrementalAblation(PerturbationAttribution):
                 f"{tuple(scores.shape)}; want a class"
             )
 
-        def select(of: Tensor, examples: Tensor) -> Tensor:
+        def select(scores: Tensor, examples: Tensor) -> Tensor:
             if index is None:
-                return of.reshape(-1, 1)
-            return select_scores(of, index[examples.to(index.device)])
+                return scores.reshape(-1, 1)
+            return select_scores(scores, index[examples.to(index.device)])
 
         before = select(scores.clone(), torch.arange(len(scores)))
         ablation = Ablation(self.forward_func, xs, x0s, groups, args, select, before)
         progress = self.get_name() if show_progress else None
-        erased = ablated_scores(
+        ablated = ablated_scores(
             ablation, self.engine, perturbations_per_eval, self.memory_limit, progress
         ).scores
-        lost = (before.unsqueeze(1) - erased)[..., 0].to(xs[0].device)
-        attributions = groups.spread(lost, xs)
+        changes = (before.unsqueeze(1) - ablated)[..., 0].to(xs[0].device)
+        attributions = groups.spread(changes, xs)
         return attributions if isinstance(inputs, tuple) else attributions[0]

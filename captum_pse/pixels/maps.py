@@ -1,4 +1,4 @@
-"""Pixel groups as maps ``(H, W)``: what figures and pages draw of them."""
+"""Pixel groups as maps ``(H, W)``, for figures and reports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class PixelMaps(NamedTuple):
     """The groups of one image as maps ``(H, W)``, NaN where no channel is in a group.
 
-    Where groups differ between channels, promotion and suppression are means over the
-    channels that are in a group, and all else follows from these means.
+    If groups differ between channels, promotion and suppression are means over the
+    channels that are in a group. The other maps are computed from these means.
 
     Attributes:
-        promotion, suppression, effect (Tensor): In logits.
-        ratio (Tensor): In octaves.
-        types (Tensor): See :func:`captum_pse.groups.types.group_types`.
+        promotion, suppression, effect (Tensor): Maps in logits.
+        ratio (Tensor): Map in octaves.
+        types (Tensor): Codes; see :func:`captum_pse.groups.types.group_types`.
     """
 
     promotion: Tensor

@@ -1,4 +1,4 @@
-"""Which groups of features an adversarial perturbation works through."""
+"""Promotion and suppression by groups of features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from captum_pse._engine.ablation import Ablation
 from captum_pse._engine.batches import MEMORY_LIMIT
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._engine.path import path_changes
-from captum_pse._model.checks import Tensors, check_positive_int
+from captum_pse._model.checks import Tensors, check_choice, check_positive_int
 from captum_pse._model.forward import ForwardFunc, forward_args
 from captum_pse._model.targets import Label, exact
 from captum_pse._model.usage import log_usage
@@ -21,77 +21,79 @@ from captum_pse.groups.groups import Groups
 from captum_pse.groups.types import DOMINANCE, EPS
 from captum_pse.pairs.scored import Sides, score_pair
 from captum_pse.pixels.result import (
+    COMPONENTS,
     PIXEL_METHODS,
     Component,
     PixelDecomposition,
     PixelMethod,
-    check_component,
 )
 
 
 class PromotionSuppression(PerturbationAttribution):
     r"""Promotion and suppression of groups of features by an adversarial perturbation.
 
-    ``x' = x0 + delta`` is an adversarial input that moves the model's prediction from
+    ``x' = x0 + delta`` is an adversarial input that changes the model's prediction from
     the true label ``t0`` to the attack label ``t``. Let ``x'_i`` be ``x'`` with delta
-    erased on group ``G_i`` (``x0`` pasted there), and ``Z(x)_c`` the model's score of
-    class ``c`` before the softmax. Then
+    ablated on group ``G_i`` (replaced by ``x0`` there), and ``Z(x)_c`` the model's
+    score of class ``c`` before the softmax. Then
 
     .. math::
         p_i = \max(Z(x')_t - Z(x'_i)_t, 0), \qquad
         s_i = \max(Z(x'_i)_{t_0} - Z(x')_{t_0}, 0)
 
-    are what the group promotes of ``t`` and what it suppresses of ``t0``. Its effect is
-    ``p_i + s_i``, its ratio ``r_i = log2(max(p_i, eps) / max(s_i, eps))``, and it is
-    suppression-dominated where ``r_i < -threshold``, promotion-dominated where
-    ``r_i > threshold`` and balanced between.
+    are the group's promotion of ``t`` and its suppression of ``t0``. Its effect is
+    ``p_i + s_i``, its ratio is ``r_i = log2(max(p_i, eps) / max(s_i, eps))``. The group
+    is suppression-dominated if ``r_i < -threshold``, promotion-dominated if
+    ``r_i > threshold``, and balanced otherwise.
 
-    ``method="exact"`` evaluates every ``x'_i`` whose group delta touches, by an engine
-    that repeats as little as it can.
-    ``"gradient"`` estimates the changes to first order instead, by integrated gradients
-    from ``x0`` to ``x'`` summed over each group, in ``n_steps`` passes forwards and
-    back, however many groups there are. Its changes sum to the change of the score,
-    which the exact ones do on linear models only. An exact change says what erasing one
-    group from the finished attack does; the estimate shares out what all groups do
-    together. Groups that matter most are mostly found by both, but the numbers differ:
+    ``method="exact"`` evaluates ``x'_i`` for every group on which delta is not 0.
+    ``method="gradient"`` is a first-order estimate: integrated gradients from ``x0`` to
+    ``x'``, summed over each group. It takes ``n_steps`` forward and backward passes for
+    any number of groups. The estimated changes sum to the change of the score; the
+    exact ones do so only for linear models. An exact change is the effect of ablating
+    one group of the complete attack; the estimate distributes the joint effect of all
+    groups. Both usually find the same most important groups, but their values differ:
     on an ImageNet SqueezeNet with 196 groups, the median rank correlation of effects
     was 0.81 for iterated FGSM, 0.95 for Carlini and Wagner's attack and 0.96 for the
     elastic-net attack.
 
-    Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
-    Suppression", arXiv:1904.02057; of integrated gradients, Sundararajan et al.,
+    Sources: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
+    Suppression", arXiv:1904.02057; for integrated gradients, Sundararajan et al.,
     "Axiomatic Attribution for Deep Networks", arXiv:1703.01365.
 
     Args:
         forward_func (Callable): The model, or any function that returns the scores of
-            its classes, shape ``(N, C)``, or ``(N, C, ...)`` for dense predictions. It
-            is used as it is: put a model into evaluation mode first. Batch norm in
-            training mode is refused; dropout in training mode makes the numbers random.
-        eps (float, optional): The smallest effect that counts, in score units.
-            Default: 1e-3
-        threshold (float, optional): Beyond how many octaves a ratio is dominated; 1
-            means that one effect is more than twice the other. Default: 1.0
+            its classes, shape ``(N, C)``, or ``(N, C, ...)`` for dense predictions. Put
+            the model into evaluation mode first. Batch norm in training mode raises an
+            error; dropout in training mode makes the results random.
+        eps (float, optional): Promotion and suppression up to this value count as none,
+            in score units. Default: 1e-3
+        threshold (float, optional): A group is dominated if its ratio exceeds this
+            number of octaves in absolute value. 1 means that one of promotion and
+            suppression is more than twice the other. Default: 1.0
         method (str, optional): ``"exact"`` or ``"gradient"``. Default: ``"exact"``
-        n_steps (int, optional): Of ``"gradient"``: how many points of the path, by
-            Gauss and Legendre's rule. Default: 16
-        engine (str, optional): How ``"exact"`` evaluates. ``"dense"`` runs the model on
-            every ``x'_i``. ``"incremental"`` recomputes only what a group changes of
-            the model's maps, which gives the same numbers up to rounding; it needs a
-            ``torch.nn.Module`` on images that torch.fx can trace, and checks itself
-            against the model at every call. Tracing replaces the ``__call__`` of all
-            modules for a moment, so no other thread should run a model then.
-            ``"auto"`` takes it where it saves work. The result says which it was.
-            Default: ``"auto"``
-        memory_limit (int, optional): Bytes that a pass may take beside the model, by
-            estimate, where ``perturbations_per_eval`` is None. Default: 1 GiB
+        n_steps (int, optional): Number of points of the path for ``"gradient"``, chosen
+            by the Gauss-Legendre rule. Default: 16
+        engine (str, optional): How ``"exact"`` evaluates the model. ``"dense"`` runs a
+            full pass for every ``x'_i``. ``"incremental"`` recomputes only the
+            activations that a group changes. Its results are the same up to rounding,
+            and are checked against the model at every call. It requires a
+            ``torch.nn.Module`` on images that torch.fx can trace; while tracing, the
+            ``__call__`` of all modules is replaced, so no other thread should run a
+            model. ``"auto"`` uses ``"incremental"`` if it saves work. The result states
+            which engine was used. Default: ``"auto"``
+        memory_limit (int, optional): Estimated bytes that a pass may use besides the
+            model, if ``perturbations_per_eval`` is None. Default: 1 GiB
 
     Raises:
         ValueError: ``eps``, ``n_steps`` or ``memory_limit`` is not positive,
-            ``threshold`` is negative, or there is no such method or engine.
+            ``threshold`` is negative, or ``method`` or ``engine`` is not one of the
+            above.
 
     Warns:
-        EngineWarning: When evaluating: the incremental engine was asked for and cannot
-            be used, or its numbers failed the check. Full passes are used instead.
+        EngineWarning: When evaluating, if ``engine="incremental"`` cannot be used, or
+            the scores of the incremental engine failed the check. Full passes are used
+            instead.
 
     Examples::
 
@@ -118,10 +120,7 @@ class PromotionSuppression(PerturbationAttribution):
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         super().__init__(forward_func)
-        if method not in PIXEL_METHODS:
-            raise ValueError(
-                f"method: got {method!r}, want one of {', '.join(PIXEL_METHODS)}"
-            )
+        check_choice("method", method, PIXEL_METHODS)
         check_engine(engine)
         check_positive_int("n_steps", n_steps)
         check_positive_int("memory_limit", memory_limit)
@@ -138,11 +137,11 @@ class PromotionSuppression(PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """Always True; attributions are changes of the score, as Captum means it."""
+        """True, since attributions are changes of the score, not gradients."""
         return True
 
     def get_name(self) -> str:
-        """What progress bars call the method."""
+        """The method's name in progress bars."""
         return "PromotionSuppression"
 
     @log_usage()
@@ -169,48 +168,48 @@ class PromotionSuppression(PerturbationAttribution):
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
             target (int, tuple, list or Tensor, optional): The attack label ``t`` in any
-                of Captum's target formats. None means what the model predicts on
+                of Captum's target formats. None means the model's prediction on
                 ``inputs``. Default: None
-            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
-                likewise; None means what the model predicts on ``baselines``. Labels
-                for n examples also serve a batch in which each natural example stands
-                k times in a row, as ``NoiseTunnel`` and ``sensitivity_max`` make it.
-                Default: None
-            component (str, optional): ``"effect"``, ``"promotion"``, ``"suppression"``
-                (in score units, at least 0), ``"ratio"`` (in octaves) or ``"type"`` (-1
-                suppression-dominated, 0 balanced, 1 promotion-dominated).
-                Default: ``"effect"``
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0`` in
+                any of Captum's target formats. None means the model's prediction on
+                ``baselines``. If each of n natural examples is repeated k times in a
+                row, as by ``NoiseTunnel`` and ``sensitivity_max``, n labels are
+                accepted. Default: None
+            component (str, optional): ``"effect"``, ``"promotion"`` or
+                ``"suppression"`` (in score units, at least 0), ``"ratio"`` (in octaves)
+                or ``"type"`` (-1 suppression-dominated, 0 balanced, 1
+                promotion-dominated). Default: ``"effect"``
             additional_forward_args (Any, optional): Passed to ``forward_func`` after
                 the inputs, as everywhere in Captum. Default: None
             feature_mask (Tensor or tuple[Tensor, ...], optional): The groups: integer
-                ids that broadcast to the inputs, shared by the examples ``(1, ...)`` or
-                one mask for each ``(N, ...)``. The same id in two inputs is one group;
-                a negative id is no group. None means
+                ids that broadcast to the inputs, either one mask ``(1, ...)`` for all
+                examples or one for each ``(N, ...)``. The same id in two inputs is one
+                group; features with a negative id are in no group. None means
                 :func:`captum_pse.default_feature_mask`: for images a grid of cells a
                 14th of the longer side wide, else single features. Default: None
-            perturbations_per_eval (int, optional): How many groups, or points of the
-                path, one pass evaluates, at most; it holds ``N`` times as many
-                examples, the incremental engine's just as many. None means as many as
-                fit ``memory_limit``. Where memory runs out, the number is halved.
-                Default: None
+            perturbations_per_eval (int, optional): Maximum number of groups, or of
+                points of the path, that one pass evaluates. A full pass has ``N`` times
+                as many examples, a pass of the incremental engine just as many. None
+                means as many as fit ``memory_limit``. If memory runs out, the number is
+                halved. Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default:
                 False
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
-                Of the inputs' shape and dtype. Every feature has the value of its
-                group.
+                Tensors with the shape and dtype of the inputs. Every feature has the
+                value of its group.
 
         Raises:
-            TypeError, ValueError: An argument does not fit; the message names it, says
-                what it was and what is wanted.
+            TypeError, ValueError: An argument is not valid; the message names it and
+                states its value and the valid ones.
 
         Warns:
-            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
-                ``baselines``.
+            PredictionWarning: The prediction on ``inputs`` is not ``t``, or that on
+                ``baselines`` is not ``t0``.
         """
-        check_component(component)
+        check_choice("component", component, COMPONENTS)
         result = self.decompose(
             inputs,
             baselines,
@@ -237,7 +236,7 @@ class PromotionSuppression(PerturbationAttribution):
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> PixelDecomposition:
-        """All components at once, with the signed changes and the group table.
+        """All components, with the signed changes and a table of the groups.
 
         Args and Raises: as :meth:`attribute`.
 
@@ -267,12 +266,12 @@ class PromotionSuppression(PerturbationAttribution):
         )
         progress = self.get_name() if show_progress else None
         limits = perturbations_per_eval, self.memory_limit, progress
-        engine, note = "dense", "the gradient method takes full passes"
+        engine, note = "dense", "the gradient method uses full passes"
         if self.method == "gradient":
             changes = path_changes(ablation, self.n_steps, *limits)
         else:
-            erased, engine, note = ablated_scores(ablation, self.engine, *limits)
-            changes = before.unsqueeze(1) - exact(erased)
+            ablated, engine, note = ablated_scores(ablation, self.engine, *limits)
+            changes = before.unsqueeze(1) - exact(ablated)
         if not changes.isfinite().all():
             raise ValueError("forward_func: returned NaN or infinite scores")
         changes = exact(changes).to(xs[0].device)

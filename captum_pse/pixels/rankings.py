@@ -1,4 +1,4 @@
-"""What pixel groups are ranked by, to keep a perturbation on the first of them."""
+"""Scores that rank pixel groups for refinement."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor
 from captum_pse.pixels.result import PixelDecomposition
 from captum_pse.regions.result import RegionDecomposition
 
-#: The rankings of :func:`group_rankings`.
+#: The names of the rankings of :func:`group_rankings`.
 RANKINGS = ("effect", "|delta|", "CAM", "random")
 
 
 def group_rankings(
     pixels: PixelDecomposition, regions: RegionDecomposition, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The scores to rank groups by, for :func:`captum_pse.refine`.
+    """Scores that rank groups, as ``scores`` of :func:`captum_pse.refine`.
 
     Args:
-        pixels (PixelDecomposition): Of one image input.
-        regions (RegionDecomposition): Of the same pairs.
-        generator (torch.Generator): Of the random scores.
+        pixels (PixelDecomposition): Result on one image input.
+        regions (RegionDecomposition): Result on the same pairs.
+        generator (torch.Generator): Generator of the random scores.
 
     Returns:
-        *dict[str, Tensor]*: By :data:`RANKINGS`, of shapes that broadcast to the
-        input's: the effect, the size of the perturbation, the class activation map of
+        *dict[str, Tensor]*: One tensor for each of :data:`RANKINGS`, which broadcasts
+        to the input: the effect, the absolute perturbation, the class activation map of
         the attack label on the adversarial image, and random numbers.
     """
     (x,), (x0,) = pixels.inputs, pixels.baselines

@@ -1,4 +1,4 @@
-"""Keeps a perturbation on the groups that a score ranks first."""
+"""Keeps a perturbation on the groups with the largest scores."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_pse._model.checks import check_fraction
 from captum_pse._model.forward import ForwardFunc, forward_args, run_forward
 from captum_pse._model.targets import Label, exact, predicted_class
 from captum_pse.groups.groups import Groups, fits
 from captum_pse.pairs.labels import PairLabels
 from captum_pse.pairs.scored import ScoredPair, Sides, score_pair
 from captum_pse.pixels.refinement import (
-    _NORMS,
     FRACTIONS,
+    NORMS,
     Refinement,
-    _checked_fraction,
-    _counts,
-    _kept,
+    group_counts,
+    kept_inputs,
 )
 
 
@@ -38,29 +38,31 @@ def refine(
     additional_forward_args: Any = None,
     show_progress: bool = False,
 ) -> Refinement:
-    r"""Keeps a perturbation on the groups with the largest scores, and on no others.
+    r"""Keeps a perturbation on the groups with the largest scores only.
 
     A group's score is the mean of ``scores`` over its features; ties are broken by the
-    group's id. At fraction f, ``ceil(f n)`` of an example's n groups keep ``x'``, and
-    everything else, features in no group too, is ``x0``.
+    group's id. At fraction f, the first ``ceil(f n)`` of an example's n groups keep
+    ``x'``. All other features are ``x0``, including features in no group.
 
     Source: Xu et al., arXiv:1904.02057.
 
     Args:
         forward_func (Callable): As for :class:`captum_pse.PromotionSuppression`.
         inputs (Tensor, tuple[Tensor, ...] or ScoredPair): The adversarial ``x'``,
-            ``(N, ...)``. Or the ``pair`` of a result on the same model, instead of
-            this and the next three arguments: it is not scored again.
+            ``(N, ...)``. Alternatively the ``pair`` of a result on the same model,
+            which is not scored again; the next three arguments are then None.
         baselines (Tensor or tuple[Tensor, ...], optional): The natural ``x0``, of the
             same shape. Default: None
-        target (int, tuple, list or Tensor, optional): The attack label ``t``; None
-            means what the model predicts on ``inputs``. Default: None
-        true_target (int, tuple, list or Tensor, optional): The true label ``t0``; None
-            means what the model predicts on ``baselines``. Default: None
-        scores (Tensor or tuple[Tensor, ...]): What to rank by, broadcastable to the
-            inputs: an attribution such as the effect, a class activation map or its
-            mask, ``(inputs - baselines).abs()``, random numbers.
-        fractions (sequence of float, optional): In [0, 1]. Default: 0, 0.1, ..., 1
+        target (int, tuple, list or Tensor, optional): The attack label ``t``. None
+            means the model's prediction on ``inputs``. Default: None
+        true_target (int, tuple, list or Tensor, optional): The true label ``t0``. None
+            means the model's prediction on ``baselines``. Default: None
+        scores (Tensor or tuple[Tensor, ...]): Scores that rank the groups,
+            broadcastable to the inputs: an attribution such as the effect, a class
+            activation map or its mask, ``(inputs - baselines).abs()``, or random
+            numbers.
+        fractions (sequence of float, optional): Fractions of groups to keep, in [0, 1].
+            Default: 0, 0.1, ..., 1
         feature_mask (Tensor or tuple[Tensor, ...], optional): The groups, as for
             :class:`captum_pse.PromotionSuppression`. Default: None
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the
@@ -72,11 +74,11 @@ def refine(
         ``.summary()``, ``.plot()`` and ``.save()``.
 
     Raises:
-        TypeError, ValueError: An argument does not fit; the message names it.
+        TypeError, ValueError: An argument is not valid; the message names it.
 
     Warns:
-        PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
-            ``baselines``.
+        PredictionWarning: The prediction on ``inputs`` is not ``t``, or that on
+            ``baselines`` is not ``t0``.
 
     Examples::
 
@@ -88,14 +90,14 @@ def refine(
         >>> refinement.reaches.tolist()
         [[False, False, False], [True, True, True]]
     """
-    wanted = tuple(_checked_fraction(f) for f in fractions)
+    wanted = tuple(check_fraction("fractions", f) for f in fractions)
     if not wanted:
         raise ValueError("fractions: got none, want at least one")
     args = forward_args(additional_forward_args)
     if isinstance(inputs, ScoredPair):
         if not (baselines is target is true_target is None):
             raise ValueError(
-                "baselines, target and true_target: want None where inputs is a scored "
+                "baselines, target and true_target: want None if inputs is a scored "
                 "pair, which has them"
             )
         pair = inputs
@@ -111,46 +113,46 @@ def refine(
     ranks = _ranks(groups.means(_like_inputs(scores, xs), xs), sizes)
     n_groups = (sizes > 0).sum(dim=1, keepdim=True)
 
-    # Nothing and the whole are looked at in any case: bisection starts from them.
-    looked_at = dict.fromkeys((*wanted, 0.0, 1.0))
+    # 0 and 1 are always evaluated: they are the ends of the bisection.
+    evaluated = dict.fromkeys((*wanted, 0.0, 1.0))
     halvings = (int(n_groups.max()) - 1).bit_length()
     passes = tqdm(
-        total=len(looked_at) + halvings,
+        total=len(evaluated) + halvings,
         desc="refining",
         unit="pass",
         disable=not show_progress,
     )
 
     def predictions(counts: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        kept = _kept(xs, naturals, groups, ranks < counts)
-        # A copy: the model may overwrite what it is given.
-        said = run_forward(forward_func, tuple(x.clone() for x in kept), args)
+        kept = kept_inputs(xs, naturals, groups, ranks < counts)
+        # A copy, since the model may overwrite its inputs.
+        outputs = run_forward(forward_func, tuple(x.clone() for x in kept), args)
         if pair is inputs and all(map(torch.equal, kept, xs)):
-            _check_same_model(labels, said)
+            _check_same_model(labels, outputs)
         passes.update()
-        return kept, predicted_class(said, labels.target)
+        return kept, predicted_class(outputs, labels.target)
 
     reaches, leaves, norms = {}, {}, {}
-    for fraction in looked_at:
-        kept, said = predictions(_counts(sizes, fraction))
-        reaches[fraction] = said == labels.target[:, 0]
-        leaves[fraction] = said != labels.true_target[:, 0]
+    for fraction in evaluated:
+        kept, predicted = predictions(group_counts(sizes, fraction))
+        reaches[fraction] = predicted == labels.target[:, 0]
+        leaves[fraction] = predicted != labels.true_target[:, 0]
         norms[fraction] = _norms(kept, naturals)
 
-    # Between a count that fails and one that succeeds, halve.
-    nothing, whole = (reaches[end].to(n_groups.device) for end in (0.0, 1.0))
+    # Bisection between a number of groups that fails and one that succeeds.
+    none_reaches, all_reach = (reaches[end].to(n_groups.device) for end in (0.0, 1.0))
     low = torch.zeros_like(n_groups)
-    high = torch.where(nothing.unsqueeze(1), 0, n_groups)
+    high = torch.where(none_reaches.unsqueeze(1), 0, n_groups)
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
         succeeds = (predictions(middle)[1] == labels.target[:, 0]).unsqueeze(1)
         succeeds = succeeds.to(high.device)
         high = torch.where(succeeds, middle, high)
         low = torch.where(succeeds, low, middle)
-    # Halving may end one pass early.
+    # Bisection may end one pass early.
     passes.update(passes.total - passes.n)
     passes.close()
-    # In double precision, so that at() finds the same number of groups in it.
+    # In double precision, so that at() keeps the same number of groups.
     smallest = (high.double() / n_groups).squeeze(1)
     return Refinement(
         pair,
@@ -161,55 +163,58 @@ def refine(
         leaves=torch.stack([leaves[fraction] for fraction in wanted]),
         norms={
             name: torch.stack([norms[fraction][name] for fraction in wanted])
-            for name in _NORMS
+            for name in NORMS
         },
-        smallest_fraction=torch.where(whole, smallest, torch.nan),
+        smallest_fraction=torch.where(all_reach, smallest, torch.nan),
     )
 
 
 def _check_same_model(labels: PairLabels, scores: Tensor) -> None:
-    """Raises ValueError where a scored pair has scores of another model.
+    """Raises ValueError if a scored pair has scores of another model.
 
-    Batches of another size round differently: the scores need not be equal.
+    The scores may differ by rounding, which depends on the batch size.
     """
     examples = torch.arange(len(scores))
     found = exact(labels.select(scores, examples)).to(labels.adversarial_scores)
     spread = float(scores.max() - scores.min())
     if float((found - labels.adversarial_scores).abs().max()) > 1e-2 * spread:
         raise ValueError(
-            "inputs: got a pair with the scores of another model, want one that "
-            "forward_func scored"
+            "inputs: got a pair with scores of another model, want one scored by "
+            "forward_func"
         )
 
 
 def _like_inputs(scores: Any, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    parts = scores if isinstance(scores, tuple) else (scores,)
-    if len(parts) != len(xs) or not all(isinstance(p, Tensor) for p in parts):
+    """The scores, checked and expanded to the shapes of the inputs."""
+    tensors = scores if isinstance(scores, tuple) else (scores,)
+    if len(tensors) != len(xs) or not all(isinstance(v, Tensor) for v in tensors):
         raise TypeError(f"scores: want {len(xs)} tensor(s), one for each input")
-    for part, x in zip(parts, xs, strict=True):
-        if not fits(part, x):
+    for values, x in zip(tensors, xs, strict=True):
+        if not fits(values, x):
             raise ValueError(
-                f"scores: got shape {tuple(part.shape)}, want one that broadcasts to "
+                f"scores: got shape {tuple(values.shape)}, want one that broadcasts to "
                 f"{tuple(x.shape)}"
             )
-        if not part.isfinite().all():
+        if not values.isfinite().all():
             raise ValueError("scores: got NaN or infinite values, want finite ones")
     return tuple(
-        p.detach().to(x.device).expand_as(x) for p, x in zip(parts, xs, strict=True)
+        v.detach().to(x.device).expand_as(x) for v, x in zip(tensors, xs, strict=True)
     )
 
 
 def _ranks(means: Tensor, sizes: Tensor) -> Tensor:
+    """The rank of each group by its mean score, 0 for the largest."""
     means = torch.where(sizes > 0, means, -torch.inf)
     order = means.argsort(dim=1, descending=True, stable=True)
     return order.argsort(dim=1)
 
 
 def _norms(kept: tuple[Tensor, ...], x0s: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The norms ``(N,)`` of the perturbation that is kept."""
     delta = torch.cat(
         [(x - x0).flatten(1).float() for x, x0 in zip(kept, x0s, strict=True)], dim=1
     )
     return {
         name: torch.linalg.vector_norm(delta, order, dim=1)
-        for name, order in _NORMS.items()
+        for name, order in NORMS.items()
     }

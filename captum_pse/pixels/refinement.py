@@ -1,4 +1,4 @@
-"""How little of a perturbation is enough: keeping it on some groups only."""
+"""The result of :func:`captum_pse.refine`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_pse._model.checks import check_fraction
 from captum_pse.groups.groups import Groups
 from captum_pse.pairs.labels import records
 from captum_pse.pairs.scored import PairResult, ScoredPair
@@ -21,30 +22,30 @@ FRACTIONS = tuple(k / 10 for k in range(11))
 #: See :meth:`Refinement.table`.
 Curve: TypeAlias = list[dict[str, float]]
 
-_NORMS = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
+NORMS = {"L0": 0, "L1": 1, "L2": 2, "Linf": torch.inf}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Refinement(PairResult):
-    """N attacks whose perturbation was kept on part of the groups only.
+    """N attacks whose perturbation is kept on a fraction of the groups only.
 
-    Made by :func:`refine`. F is the number of fractions.
+    Returned by :func:`captum_pse.refine`. F is the number of fractions.
 
     Attributes:
-        pair (ScoredPair): The pair, its labels and scores; also as ``inputs``,
-            ``baselines`` and ``labels``.
+        pair (ScoredPair): The pair, its labels and scores; also available as
+            ``inputs``, ``baselines`` and ``labels``.
         groups (Groups): The groups.
-        ranks (Tensor): int64 ``(N, n_groups)``: a group's place in the order in which
-            groups are kept, 0 first; those that an example lacks come last.
-        fractions (tuple[float, ...]): Which part of an example's groups is kept.
-        reaches (Tensor): bool ``(F, N)``: the model still says ``t``.
-        leaves (Tensor): bool ``(F, N)``: the model still does not say ``t0``.
+        ranks (Tensor): int64 ``(N, n_groups)``: the rank of each group. Groups are kept
+            from rank 0 on; groups that an example lacks come last.
+        fractions (tuple[float, ...]): Fractions of an example's groups that are kept.
+        reaches (Tensor): bool ``(F, N)``: the prediction is still ``t``.
+        leaves (Tensor): bool ``(F, N)``: the prediction is still not ``t0``.
         norms (dict[str, Tensor]): ``(F, N)`` each: ``L0`` (changed features), ``L1``,
-            ``L2`` and ``Linf`` of what is left of the perturbation.
+            ``L2`` and ``Linf`` of the remaining perturbation.
         smallest_fraction (Tensor): float64 ``(N,)`` in [0, 1]: a fraction at which the
-            attack still reaches ``t``, and with one group less does not, found by
-            bisection; 0 where the model predicts ``t`` on ``x0`` too; NaN where even
-            the whole attack does not reach it.
+            attack still reaches ``t``, but not with one group fewer, found by
+            bisection. 0 if the model predicts ``t`` on ``x0`` as well; NaN if the
+            complete attack does not reach ``t``.
 
     Examples::
 
@@ -79,32 +80,35 @@ class Refinement(PairResult):
         Raises:
             ValueError: ``fraction`` is out of range.
         """
-        counts = _counts(self.groups.sizes(self.inputs), _checked_fraction(fraction))
-        return self.ranks < counts
+        fraction = check_fraction("fraction", fraction)
+        return self.ranks < group_counts(self.groups.sizes(self.inputs), fraction)
 
     def at(self, fraction: float) -> tuple[Tensor, ...]:
         """The refined inputs at any fraction.
 
         Args:
-            fraction (float): Which part of an example's groups keeps ``x'``, in [0, 1].
+            fraction (float): Fraction of an example's groups that keep ``x'``, in
+                [0, 1]. All other features are ``x0``.
 
         Returns:
-            *tuple[Tensor, ...]*: Of the inputs' shapes; ``x0`` everywhere else. A tuple
-            of one for one input, too.
+            *tuple[Tensor, ...]*: Tensors of the inputs' shapes, as a tuple even for a
+            single input.
 
         Raises:
             ValueError: ``fraction`` is out of range.
         """
-        return _kept(self.inputs, self.baselines, self.groups, self.keeps(fraction))
+        return kept_inputs(
+            self.inputs, self.baselines, self.groups, self.keeps(fraction)
+        )
 
     def table(self) -> Curve:
         """One record for each fraction, over all examples.
 
         Returns:
-            *list[dict]*: ``fraction``; ``reaches`` and ``leaves``, the shares in [0, 1]
-            of attacks that still reach ``t`` and still leave ``t0``; and the mean norms
-            ``L0``, ``L1``, ``L2`` and ``Linf`` of what is left of the perturbation, in
-            input units (``L0``: in features).
+            *list[dict]*: ``fraction``; ``reaches`` and ``leaves``, the fractions of
+            attacks whose prediction is still ``t`` and still not ``t0``, in [0, 1]; and
+            the mean norms ``L0``, ``L1``, ``L2`` and ``Linf`` of the remaining
+            perturbation, in input units (``L0``: in features).
         """
         return [
             {
@@ -117,8 +121,8 @@ class Refinement(PairResult):
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """One record for each example: labels, what the model says, how far the scores
-        moved, and the smallest fraction of groups that is enough.
+        """One record for each example: labels, predictions, changes of the scores, and
+        the smallest fraction of groups that suffices.
 
         Returns:
             *list[dict]*: ``example``, the columns of
@@ -130,11 +134,11 @@ class Refinement(PairResult):
         )
 
     def plot(self, **options: Any) -> Figure:
-        """The curve as a figure; see
-        :func:`captum_pse.visualization.plot_refinements` for several in one.
+        """Draws the curve of :meth:`table`.
 
         Args:
-            **options: Passed to that function.
+            **options: Passed to :func:`captum_pse.visualization.plot_refinements`,
+                which can draw several curves in one figure.
         """
         from captum_pse.pixels.figure import plot_refinements
 
@@ -161,23 +165,24 @@ class Refinement(PairResult):
             fractions=tuple(settings["fractions"]),
             reaches=tensors["reaches"],
             leaves=tensors["leaves"],
-            norms={name: tensors[f"norms.{name}"] for name in _NORMS},
+            norms={name: tensors[f"norms.{name}"] for name in NORMS},
             smallest_fraction=tensors["smallest"],
         )
 
 
 def join(refinements: Sequence[Refinement]) -> Refinement:
-    """One refinement of the pairs of several, with the same groups and fractions.
+    """Joins the pairs of several refinements with the same groups and fractions.
 
     Raises:
-        ValueError: None, or not of the same ones: all examples must share the groups.
+        ValueError: There is no refinement, groups or fractions differ, or examples have
+            their own groups.
     """
     if not refinements:
         raise ValueError("refinements: got none, want at least one")
     first = refinements[0]
     if any(len(index) > 1 for index in first.groups.index):
         raise ValueError(
-            "refinements: got groups of each example's own, want shared ones"
+            "refinements: got other groups for each example, want shared groups"
         )
     for other in refinements[1:]:
         same = torch.equal(other.groups.ids, first.groups.ids) and all(
@@ -206,29 +211,24 @@ def join(refinements: Sequence[Refinement]) -> Refinement:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The curve of all pairs, from those of one pair each, at the same fractions."""
+    """The mean of curves at the same fractions, each of as many pairs."""
     return [
         {key: sum(point[key] for point in points) / len(points) for key in points[0]}
         for points in zip(*curves, strict=True)
     ]
 
 
-def _checked_fraction(fraction: float) -> float:
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fractions: got {fraction}, want 0 to 1")
-    return float(fraction)
-
-
-def _counts(sizes: Tensor, fraction: float) -> Tensor:
-    """How many groups of each example are kept, ``(N, 1)``."""
+def group_counts(sizes: Tensor, fraction: float) -> Tensor:
+    """The number of groups of each example that are kept, ``(N, 1)``."""
     n_groups = (sizes > 0).sum(dim=1, keepdim=True).double()
-    # 0.3 of 10 groups is 3, whatever floating-point numbers say.
+    # The slack undoes rounding: 0.3 of 10 groups must be 3 groups.
     return (n_groups * fraction - 1e-9).ceil().long()
 
 
-def _kept(
+def kept_inputs(
     xs: tuple[Tensor, ...], x0s: tuple[Tensor, ...], groups: Groups, keep: Tensor
 ) -> tuple[Tensor, ...]:
+    """``xs`` on the groups to keep, bool ``(N, n_groups)``, and ``x0s`` elsewhere."""
     masks = groups.spread(keep.float(), xs)
     return tuple(
         torch.where(mask > 0, x, x0) for mask, x, x0 in zip(masks, xs, x0s, strict=True)

@@ -1,4 +1,4 @@
-"""What an adversarial perturbation promotes and suppresses, group by group."""
+"""The result of :class:`captum_pse.PromotionSuppression`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from captum_pse._model.checks import check_choice
 from captum_pse.groups.groups import Groups
 from captum_pse.groups.types import (
     TYPES,
@@ -37,20 +38,20 @@ _SETTINGS = ("method", "engine", "engine_note", "eps", "threshold")
 class PixelDecomposition(PairResult):
     r"""Promotion and suppression of every group of features, for N pairs.
 
-    Made by :meth:`captum_pse.PromotionSuppression.decompose`. All scores are in the
-    model's units before the softmax. ``n`` is the number of groups; a group that an
-    example lacks has the change 0 there.
+    Returned by :meth:`captum_pse.PromotionSuppression.decompose`. All scores are those
+    before the softmax. ``n`` is the number of groups; a group that an example lacks has
+    the change 0 for that example.
 
     Attributes:
-        pair (ScoredPair): The pair, its labels and scores; also as ``inputs``,
-            ``baselines`` and ``labels``.
-        groups (Groups): The groups, their ids and where they are.
+        pair (ScoredPair): The pair, its labels and scores; also available as
+            ``inputs``, ``baselines`` and ``labels``.
+        groups (Groups): Ids and positions of the groups.
         promotion_change (Tensor): ``(N, n)``, signed: ``Z(x')_t - Z(x'_i)_t``.
         suppression_change (Tensor): ``(N, n)``, signed: ``Z(x'_i)_t0 - Z(x')_t0``.
-        method (str): Whether the changes are ``"exact"`` or estimated by
-            ``"gradient"``.
-        engine (str): Whether they come from ``"dense"`` passes or ``"incremental"``
-            ones, and ``engine_note``: why, or what that saved.
+        method (str): ``"exact"`` changes, or estimates by ``"gradient"``.
+        engine (str): ``"dense"`` or ``"incremental"``: the passes that evaluated the
+            model.
+        engine_note (str): The reason for that engine, or the work that it saved.
         eps, threshold (float): See :class:`captum_pse.PromotionSuppression`.
 
     Examples::
@@ -70,8 +71,8 @@ class PixelDecomposition(PairResult):
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result.save(f"{folder}/pairs.safetensors")
-        ...     again = PixelDecomposition.load(f"{folder}/pairs.safetensors")
-        >>> torch.equal(again.effect, result.effect)
+        ...     loaded = PixelDecomposition.load(f"{folder}/pairs.safetensors")
+        >>> torch.equal(loaded.effect, result.effect)
         True
     """
 
@@ -86,14 +87,14 @@ class PixelDecomposition(PairResult):
 
     @property
     def promotion(self) -> Tensor:
-        """``(N, n)``, at least 0: ``max(Z(x')_t - Z(x'_i)_t, 0)``, what erasing a
-        group takes from the attack label."""
+        """``(N, n)``, at least 0: ``max(Z(x')_t - Z(x'_i)_t, 0)``, the decrease of the
+        attack label's score when a group is ablated."""
         return self.promotion_change.clamp(min=0)
 
     @property
     def suppression(self) -> Tensor:
-        """``(N, n)``, at least 0: ``max(Z(x'_i)_t0 - Z(x')_t0, 0)``, what erasing a
-        group gives back to the true label."""
+        """``(N, n)``, at least 0: ``max(Z(x'_i)_t0 - Z(x')_t0, 0)``, the increase of
+        the true label's score when a group is ablated."""
         return self.suppression_change.clamp(min=0)
 
     @property
@@ -104,7 +105,7 @@ class PixelDecomposition(PairResult):
     @property
     def ratio(self) -> Tensor:
         """``(N, n)`` in octaves: ``log2(max(promotion, eps) / max(suppression, eps))``,
-        0 where both are at most ``eps``."""
+        0 if both are at most ``eps``."""
         return log_ratio(self.promotion, self.suppression, self.eps)
 
     @property
@@ -115,30 +116,33 @@ class PixelDecomposition(PairResult):
 
     @property
     def inactive(self) -> Tensor:
-        """bool ``(N, n)``: neither effect is above ``eps``; such a group is balanced by
-        the formula, and counted apart."""
+        """bool ``(N, n)``: neither promotion nor suppression exceeds ``eps``. Such a
+        group is balanced by its ratio, but counted separately."""
         return is_inactive(self.promotion, self.suppression, self.eps)
 
     @property
     def type_codes(self) -> Tensor:
-        """``(N, n)``: as :attr:`type`, with 2 for inactive groups."""
+        """``(N, n)``: as :attr:`type`, but 2 for inactive groups."""
         return group_types(self.promotion, self.suppression, self.eps, self.threshold)
 
     @property
     def convergence_delta(self) -> Tensor:
-        """``(N, 2)``, in score units: by how much the changes of all groups exceed the
-        gain of the attack label's score and the loss of the true label's. 0 up to
-        rounding for linear models, if every feature is in a group; for ``"gradient"``,
-        then, the error of the integral."""
-        moved = self.labels.adversarial_scores - self.labels.natural_scores
-        sums = self.promotion_change.sum(1), self.suppression_change.sum(1)
-        gains = moved[:, 0], -moved[:, 1]
-        return torch.stack(sums, dim=1) - torch.stack(gains, dim=1).to(sums[0].device)
+        """``(N, 2)``, in score units: the sum of all promotion changes minus the
+        increase of the attack label's score, and the sum of all suppression changes
+        minus the decrease of the true label's. If every feature is in a group, both are
+        0 up to rounding for linear models, and the error of the integral for
+        ``"gradient"``."""
+        gains = self.labels.adversarial_scores - self.labels.natural_scores
+        wanted = torch.stack([gains[:, 0], -gains[:, 1]], dim=1)
+        sums = torch.stack(
+            [self.promotion_change.sum(1), self.suppression_change.sum(1)], dim=1
+        )
+        return sums - wanted.to(sums.device)
 
     @cached_property
     def sizes(self) -> Tensor:
-        """int64 ``(N, n)``: how many features each group has in each example, 0 where
-        the example lacks it."""
+        """int64 ``(N, n)``: number of features of each group in each example, 0 if the
+        example lacks the group."""
         return self.groups.sizes(self.inputs)
 
     def __repr__(self) -> str:
@@ -157,23 +161,23 @@ class PixelDecomposition(PairResult):
                 ``"ratio"`` or ``"type"``. Default: ``"effect"``
 
         Returns:
-            *Tensor* or *tuple[Tensor, ...]*: As the inputs came. Every feature has the
-            value of its group, and 0 where it is in none.
+            *Tensor* or *tuple[Tensor, ...]*: A tuple if the inputs were one. Every
+            feature has the value of its group, or 0 if it is in no group.
 
         Raises:
-            ValueError: There is no such component.
+            ValueError: ``component`` is not one of the above.
         """
-        check_component(component)
+        check_choice("component", component, COMPONENTS)
         values = self.groups.spread(getattr(self, component), self.inputs)
         return values if self.pair.is_tuple else values[0]
 
     def table(self) -> list[dict[str, Any]]:
-        """One row for each group of each example (groups that an example lacks are left
-        out), ready for ``csv.DictWriter`` or ``pandas.DataFrame``.
+        """One row for each group of each example, as for ``csv.DictWriter`` or
+        ``pandas.DataFrame``. Groups that an example lacks are left out.
 
         Returns:
-            *list[dict]*: ``example`` and ``group`` (the mask's id), ``features`` (how
-            many it has), ``promotion``, ``suppression``, ``effect``, ``ratio``,
+            *list[dict]*: ``example``, ``group`` (the id in the mask), ``features``
+            (their number), ``promotion``, ``suppression``, ``effect``, ``ratio``,
             ``type`` (``"promotion"``, ``"balanced"`` or ``"suppression"``),
             ``inactive``, and the signed ``promotion_change`` and
             ``suppression_change``.
@@ -203,15 +207,15 @@ class PixelDecomposition(PairResult):
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """One record for each example: labels, what the model says, how far the scores
-        moved, the sums over groups and how many groups are of each type.
+        """One record for each example: labels, predictions, changes of the scores, sums
+        over groups, and the number of groups of each type.
 
         Returns:
             *list[dict]*: ``example``, the columns of
             :meth:`~captum_pse.pairs.labels.PairLabels.columns`, ``promotion`` and
-            ``suppression`` (sums over groups), ``groups`` (those that the example has),
-            and how many of these are ``inactive`` and, of the others,
-            ``suppression_dominated``, ``balanced`` and ``promotion_dominated``.
+            ``suppression`` (sums over groups), ``groups`` (their number), and the
+            numbers of groups that are ``suppression_dominated``, ``balanced``,
+            ``promotion_dominated`` or ``inactive``. Each group is counted once.
         """
         present = self.sizes > 0
         return records(
@@ -225,15 +229,15 @@ class PixelDecomposition(PairResult):
         )
 
     def plot(self, example: int = 0, **options: Any) -> Figure:
-        """The figure of one example, by :func:`captum_pse.visualization.plot_pair` for
-        one input of images, else by :func:`captum_pse.visualization.plot_groups`.
+        """Draws one example by :func:`captum_pse.visualization.plot_pair` if the only
+        input is images, else by :func:`captum_pse.visualization.plot_groups`.
 
         Args:
-            example (int, optional): Which example. Default: 0
+            example (int, optional): Index of the example. Default: 0
             **options: Passed to that function.
 
         Raises:
-            IndexError: There is no such example.
+            IndexError: ``example`` is out of range.
         """
         from captum_pse.pixels.figure import plot_groups, plot_pair
 
@@ -260,11 +264,4 @@ class PixelDecomposition(PairResult):
             promotion_change=tensors["promotion_change"],
             suppression_change=tensors["suppression_change"],
             **{name: settings[name] for name in _SETTINGS},
-        )
-
-
-def check_component(component: str) -> None:
-    if component not in COMPONENTS:
-        raise ValueError(
-            f"component: got {component!r}, want one of {', '.join(COMPONENTS)}"
         )

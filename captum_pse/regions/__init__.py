@@ -1,7 +1,7 @@
-"""Image regions, by class activation maps.
+"""Image regions: promotion and suppression by class activation maps.
 
 - ``adversarial_cam``: :class:`captum_pse.AdversarialCAM`
-- ``class_maps``: one function for each kind of map
-- ``result``: the four maps of a pair, and ``figure``: as a figure
-- ``interpretability``: how much of a perturbation lies inside a map's mask
+- ``class_maps``: CAM, Grad-CAM and Grad-CAM++
+- ``result``: the four maps of a pair; ``figure``: the figure of them
+- ``interpretability``: the interpretability score of a perturbation on a map
 """

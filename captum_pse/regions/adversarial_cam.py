@@ -1,4 +1,4 @@
-"""Which regions of an image an adversarial perturbation works through."""
+"""Promotion and suppression of image regions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
+from captum_pse._model.checks import check_choice
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
 from captum_pse._model.positions import Positions
@@ -18,9 +19,9 @@ from captum_pse.pairs.labels import PairLabels
 from captum_pse.pairs.scored import pass_pair
 from captum_pse.regions import class_maps as _class_maps
 from captum_pse.regions.result import (
+    REGION_COMPONENTS,
     RegionComponent,
     RegionDecomposition,
-    check_region_component,
     interpolate,
 )
 
@@ -45,51 +46,53 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         \text{promotion} = F(x', t) - F(x_0, t), \qquad
         \text{suppression} = F(x_0, t_0) - F(x', t_0).
 
-    ``F = max(sum_k w_k A_k, 0)``, where the weights ``w_k`` are, by ``method``,
+    ``F = max(sum_k w_k A_k, 0)``, where ``method`` defines the weights ``w_k``:
 
     - ``"cam"`` (Zhou et al. 2016): the row of class c of a linear head that follows a
       global average pool of the layer. Needs no gradient.
     - ``"gradcam"`` (Selvaraju et al. 2017): the mean over positions of the gradient of
-      the score of c by ``A_k``.
-    - ``"gradcam++"`` (Chattopadhay et al. 2018): ``sum_ij alpha_ij max(g_ij, 0)``, with
-      g the gradient of the score of c by ``A_k`` and ``alpha_ij = g_ij^2 / (2 g_ij^2 +
-      g_ij^3 sum(A_k))``, 0/0 = 0: equation 19 there, for a score that is piecewise
-      linear in ``A``, without the factor that all units share.
+      the score of c with respect to ``A_k``.
+    - ``"gradcam++"`` (Chattopadhay et al. 2018): ``sum_ij alpha_ij max(g_ij, 0)``,
+      where g is the gradient of the score of c with respect to ``A_k`` and ``alpha_ij =
+      g_ij^2 / (2 g_ij^2 + g_ij^3 sum(A_k))``, with 0/0 = 0. This is equation 19 of the
+      paper for a score that is piecewise linear in ``A``, without the factor that all
+      units share.
 
-    One pass over ``x0`` and ``x'`` together, and two gradients at the layer, give all
-    four. The model is left as it is; gradients need neither the caller's grad mode nor
-    trainable parameters. Several threads can use one model at a time.
+    All four maps take one forward pass over ``x0`` and ``x'`` together, and for the
+    gradient methods two gradients at the layer. The model is not modified, and
+    gradients are computed in any grad mode and for frozen parameters. Several threads
+    can share one model.
 
     Sources: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
-    Suppression", arXiv:1904.02057; of the maps, Zhou et al., "Learning Deep Features
+    Suppression", arXiv:1904.02057; for the maps, Zhou et al., "Learning Deep Features
     for Discriminative Localization", CVPR 2016; Selvaraju et al., "Grad-CAM", ICCV
     2017; Chattopadhay et al., "Grad-CAM++", WACV 2018.
 
     Args:
         forward_func (Callable): The model, in evaluation mode, or a function around it
             that returns the scores of its classes, ``(N, C)`` or ``(N, C, ...)``.
-        layer (nn.Module, str, or a sequence of them): Where to look: a layer with
-            output ``(N, K, ...)`` of one to three spatial dimensions, or of tokens. For
-            several layers, everything is a list with an element for each.
+        layer (nn.Module, str, or a sequence of them): A layer with output ``(N, K,
+            ...)`` of one to three spatial dimensions, or with tokens. For a sequence of
+            layers, methods return a list with one element for each.
         method (str, optional): ``"cam"``, ``"gradcam"`` or ``"gradcam++"``.
             Default: ``"gradcam"``
-        relu (bool, optional): Whether only evidence for a class counts, as in the
+        relu (bool, optional): Whether negative values of maps are set to 0, as in the
             papers. Default: True
-        interpolate (bool, optional): Whether maps have the spatial size of the (first)
-            input, bilinearly, rather than that of the layer. Default: True
-        channel_dim (int, optional): Which dimension of the layer's output counts the
-            units; -1 for transformers. Default: 1
-        grid (sequence of int, optional): The spatial size of the positions, where the
-            output holds them as tokens, in reading order: ``(14, 14)`` for a vision
-            transformer with 196 patches. None takes the other dimensions as they are.
-            Default: None
-        num_prefix_tokens (int, optional): How many tokens before the grid are no part
-            of it: 1 for a class token. Default: 0
-        head (nn.Linear, optional): For ``"cam"``, the linear head; None takes the
+        interpolate (bool, optional): Whether maps are interpolated bilinearly to the
+            spatial size of the (first) input. Otherwise they have the size of the
+            layer. Default: True
+        channel_dim (int, optional): Dimension of the units in the layer's output; -1
+            for transformers. Default: 1
+        grid (sequence of int, optional): Spatial size of an output whose positions are
+            tokens in reading order: ``(14, 14)`` for a vision transformer with 196
+            patches. None means that the other dimensions are spatial. Default: None
+        num_prefix_tokens (int, optional): Number of tokens before the grid that are not
+            part of it: 1 for a class token. Default: 0
+        head (nn.Linear, optional): The linear head for ``"cam"``. None means the
             model's last linear layer with K inputs. Default: None
 
     Raises:
-        TypeError, ValueError: An argument does not fit.
+        TypeError, ValueError: An argument is not valid.
 
     Examples::
 
@@ -149,10 +152,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         num_prefix_tokens: int = 0,
         head: nn.Linear | None = None,
     ) -> None:
-        if method not in CAM_METHODS:
-            raise ValueError(
-                f"method: got {method!r}, want one of {', '.join(CAM_METHODS)}"
-            )
+        check_choice("method", method, CAM_METHODS)
         self._layers, self._several = find_layers(forward_func, layer)
         super().__init__(
             forward_func, self._layers if self._several else self._layers[0]
@@ -165,7 +165,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         self.head = head
 
     def get_name(self) -> str:
-        """What Captum calls the method."""
+        """The method's name in Captum."""
         return "AdversarialCAM"
 
     @log_usage()
@@ -179,7 +179,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         component: RegionComponent = "promotion",
         additional_forward_args: Any = None,
     ) -> Maps:
-        r"""One map of the pair.
+        r"""One map of the pair, or the difference of two.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
@@ -187,9 +187,9 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
             target (int, tuple, list or Tensor, optional): The attack label ``t``, as
-                for :class:`captum_pse.PromotionSuppression`. Default: None
+                for :meth:`captum_pse.PromotionSuppression.attribute`. Default: None
             true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
-                likewise. Default: None
+                as for :meth:`captum_pse.PromotionSuppression.attribute`. Default: None
             component (str, optional): ``"promotion"``, ``"suppression"``,
                 ``"natural_true"`` (F(x0, t0)), ``"adversarial_true"`` (F(x', t0)),
                 ``"natural_attack"`` (F(x0, t)) or ``"adversarial_attack"`` (F(x', t)).
@@ -200,18 +200,17 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         Returns:
             *Tensor* or *list[Tensor]* of **attributions**:
             - **attributions** (*Tensor* or *list[Tensor]*):
-                Shape ``(N, 1, ...)``, in score units; a list where several layers were
-                asked for.
+                Shape ``(N, 1, ...)``, in score units; a list for a sequence of layers.
 
         Raises:
-            TypeError, ValueError: An argument or the layer does not fit; the message
-                says what it was and what is wanted.
+            TypeError, ValueError: An argument or the layer is not valid; the message
+                states its value and the valid ones.
 
         Warns:
-            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
-                ``baselines``.
+            PredictionWarning: The prediction on ``inputs`` is not ``t``, or that on
+                ``baselines`` is not ``t0``.
         """
-        check_region_component(component)
+        check_choice("component", component, REGION_COMPONENTS)
         results = self._decompose(
             inputs, baselines, target, true_target, additional_forward_args
         )
@@ -227,12 +226,12 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         *,
         additional_forward_args: Any = None,
     ) -> Results:
-        """All maps at once, with the scores.
+        """All maps with the scores.
 
         Args and Raises: as :meth:`attribute`.
 
         Returns:
-            :class:`captum_pse.RegionDecomposition`, or a list of them for several
+            :class:`captum_pse.RegionDecomposition`, or a list of them for a sequence of
             layers.
 
         Examples::
@@ -286,13 +285,14 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
     def _by_gradients(
         self, scores: Tensor, activations: list[Tensor], labels: PairLabels
     ) -> list[tuple[Tensor, Tensor]]:
-        """The maps of t and of t0 at each layer, for both sides of the pair."""
+        """The maps of t and of t0 at each layer, each for ``x0`` and then ``x'``."""
         make = {
             "gradcam": _class_maps.gradcam,
             "gradcam++": _class_maps.gradcam_plus_plus,
         }[self.method]
         with torch.enable_grad():
-            # Examples do not mix, so that the gradient of the sum is each one's own.
+            # Examples are independent, so the gradient of the sum of their scores is
+            # the gradient of each example's own score.
             both_sides = torch.arange(len(scores) // 2).repeat(2)
             of_labels = labels.select(scores, both_sides).sum(dim=0).unbind()
         try:
@@ -314,15 +314,16 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
     def _cam(
         self, scores: Tensor, activation: Tensor, labels: PairLabels
     ) -> tuple[Tensor, Tensor]:
+        """The maps of t and of t0, each for ``x0`` and then ``x'``."""
         activation = self._spatial(activation)
         head = self._find_head(activation.shape[1])
         with torch.no_grad():
             pooled = head(activation.flatten(2).mean(dim=2))
-        slack = 1e-3 * float(scores.abs().max())
-        if pooled.shape != scores.shape or (pooled - scores).abs().max() > slack:
+        tolerance = 1e-3 * float(scores.abs().max())
+        if pooled.shape != scores.shape or (pooled - scores).abs().max() > tolerance:
             raise ValueError(
                 "head: the scores are not those of the layer's global average pool and "
-                f"this head, {head}; want a model that ends so, or another method"
+                f"this head, {head}; want a model that ends this way, or another method"
             )
         weight = head.weight.detach()
         of_attack, of_true = (
@@ -335,7 +336,8 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         if self.head is not None:
             if self.head.in_features != n_units:
                 raise ValueError(
-                    f"head: got {self.head}, want {n_units} inputs as the layer's units"
+                    f"head: got {self.head}, want {n_units} inputs, one for each unit "
+                    "of the layer"
                 )
             return self.head
         modules = (
@@ -348,12 +350,13 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         ]
         if not fitting:
             raise ValueError(
-                f"head: the model has no linear layer with {n_units} inputs; give the "
+                f"head: the model has no linear layer with {n_units} inputs; want the "
                 "head, or another method than cam"
             )
         return fitting[-1]
 
     def _spatial(self, values: Tensor) -> Tensor:
+        """Activations or gradients of a layer as ``(N, K, ...)``."""
         if values.dim() not in (3, 4, 5):
             raise ValueError(
                 f"layer: got an output of shape {tuple(values.shape)}, want "
@@ -362,6 +365,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         return self.positions.maps(values, "the layer")
 
     def _finish(self, maps: Tensor, x: Tensor) -> Tensor:
+        """Applies ReLU and interpolation, as chosen."""
         if self.relu:
             maps = maps.clamp(min=0)
         if not self.interpolate_maps:

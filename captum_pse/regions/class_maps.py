@@ -1,6 +1,7 @@
-"""Class activation maps from activations and gradients, for any number of dimensions.
+"""Class activation maps, for any number of spatial dimensions.
 
-All take activations ``(N, K, ...)`` and give maps ``(N, 1, ...)``, before any ReLU.
+All functions take activations ``(N, K, ...)`` and return maps ``(N, 1, ...)`` without
+ReLU.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017): ``sum_k w_k A_k``, w the mean gradient."""
+    """Grad-CAM (Selvaraju et al. 2017): ``sum_k w_k A_k``, with mean gradients w."""
     spatial = tuple(range(2, activations.dim()))
     weights = gradients.mean(dim=spatial, keepdim=True)
     return (weights * activations).sum(dim=1, keepdim=True)
@@ -19,16 +20,17 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     r"""Grad-CAM++ (Chattopadhay et al. 2018): ``sum_k w_k A_k``.
 
-    The paper's score is ``Y = exp(S)`` of the logit ``S``, whose derivatives by one
-    activation are, with ``g = dS/dA_ij`` and S piecewise linear in A,
-    ``exp(S) g``, ``exp(S) g^2`` and ``exp(S) g^3``. Its equation 19 becomes
+    The paper's score is ``Y = exp(S)`` of the logit ``S``. If S is piecewise linear in
+    A and ``g = dS/dA_ij``, the first three derivatives of Y with respect to one
+    activation are ``exp(S) g``, ``exp(S) g^2`` and ``exp(S) g^3``. Equation 19 of the
+    paper becomes
 
     .. math::
         \alpha_{ij}^k = \frac{g_{ij}^2}{2 g_{ij}^2 + g_{ij}^3 \sum_{ab} A_{ab}^k},
         \qquad w_k = \sum_{ij} \alpha_{ij}^k \max(g_{ij}, 0),
 
-    with 0/0 = 0. The factor ``exp(S)`` of ``w_k``, the same for all units, is left out:
-    it would make maps of different inputs incomparable.
+    with 0/0 = 0. The factor ``exp(S)`` of ``w_k`` is the same for all units and is left
+    out, since maps of different inputs could not be compared with it.
     """
     spatial = tuple(range(2, activations.dim()))
     total = activations.sum(dim=spatial, keepdim=True)
@@ -40,6 +42,6 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def cam(activations: Tensor, weights: Tensor) -> Tensor:
-    """CAM (Zhou et al. 2016): ``sum_k W_ck A_k``, with the head's rows ``(N, K)``."""
+    """CAM (Zhou et al. 2016): ``sum_k W_ck A_k``, with rows ``(N, K)`` of the head."""
     shape = (*weights.shape, *(1,) * (activations.dim() - 2))
     return (weights.reshape(shape) * activations).sum(dim=1, keepdim=True)

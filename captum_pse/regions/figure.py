@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def _draw_over(
     ax: Axes, image: Array, values: Array, top: float, low: float, title: str
 ) -> None:
-    """A map over its grey image; the stronger, the less of the image shows."""
+    """Draws a map over its grey image; larger values are more opaque."""
     bare(ax, title)
     grey = image.mean(axis=-1)
     ax.imshow(grey, cmap="gray", vmin=0, vmax=1.4, interpolation="nearest")
     strength = np.clip(np.abs(values) / max(top, -low), 0, 1)
-    shown = ax.imshow(
+    overlay = ax.imshow(
         values, cmap="viridis", vmin=low, vmax=top, alpha=0.25 + 0.6 * strength
     )
-    colour_bar(ax, shown, values, low, top, "map")
+    colour_bar(ax, overlay, values, low, top, "map")
 
 
 def plot_regions(
@@ -41,25 +41,26 @@ def plot_regions(
 ) -> Figure:
     """The four class activation maps over the two images, and their differences.
 
-    Rows are the true and the attack label, columns the natural and the adversarial
-    image; all four maps share one scale. Suppression and promotion, to the right, share
-    another, symmetric about 0. The line bounds the mask of the interpretability score,
-    which the title gives with its lift over a random mask of the same area.
+    The rows are the true and the attack label, the first two columns the natural and
+    the adversarial image. All four maps share one colour scale. Suppression and
+    promotion, in the third column, share another scale, symmetric about 0. Contours
+    enclose the masks of the interpretability scores. The titles state these scores and
+    their lift over random masks of the same area.
 
     Args:
-        result (RegionDecomposition): Of one image input ``(N, C, H, W)``.
-        example (int, optional): Which example. Default: 0
+        result (RegionDecomposition): Result on one image input ``(N, C, H, W)``.
+        example (int, optional): Index of the example. Default: 0
         class_names (sequence of str, optional): Names of the classes. Default: None
-        title (str, optional): Put before the description of the example. Default: None
-        percentile (float, optional): Of the mask, in [0, 100]. Default: 70
+        title (str, optional): Text before the description of the example. Default: None
+        percentile (float, optional): Percentile of the masks, in [0, 100]. Default: 70
 
     Returns:
-        *Figure*: Two rows of three panels; maps are in the map's own units.
+        *Figure*: Two rows of three panels, in the units of the maps.
 
     Raises:
         ValueError: The result is not of images, ``class_names`` are too few, or
             ``percentile`` is out of range.
-        IndexError: There is no such example.
+        IndexError: ``example`` is out of range.
 
     Examples::
 
@@ -71,7 +72,7 @@ def plot_regions(
         ... )
         >>> [ax.get_title().split(",")[0] for ax in figure.axes[:2]]
         ['natural', 'adversarial']
-        >>> maps = [figure.axes[place].images[1] for place in (0, 1, 3, 4)]
+        >>> maps = [figure.axes[i].images[1] for i in (0, 1, 3, 4)]
         >>> len({drawn.get_clim() for drawn in maps})  # one scale
         1
     """
@@ -119,8 +120,8 @@ def plot_regions(
             ax.contour(mask, levels=[0.5], colors="#e66101", linewidths=1.2)
     # Suppression is purple and promotion orange, as in the figures of pixel groups.
     for ax, values, name, cmap in (
-        (axes[0, 2], suppression, "suppression: true label's evidence lost", "PuOr"),
-        (axes[1, 2], promotion, "promotion: attack label's evidence gained", "PuOr_r"),
+        (axes[0, 2], suppression, "suppression of the true label", "PuOr"),
+        (axes[1, 2], promotion, "promotion of the attack label", "PuOr_r"),
     ):
         draw_map(ax, values, name, "map", cmap, -reach, reach)
     text = headline(result.labels, example, class_names, title)

@@ -1,4 +1,4 @@
-"""How much of a perturbation lies where a map says the model looks."""
+"""The interpretability score: how much of a perturbation lies inside a map's mask."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: The percentile of a map from which on a position belongs to its mask.
+from captum_pse._model.checks import check_percentile
+
+#: Positions of a map at or above this percentile belong to its mask.
 PERCENTILE = 70.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InterpretabilityScore:
-    """The interpretability score of N perturbations on N maps.
+    """The interpretability scores of N perturbations on N maps.
 
-    Made by :func:`interpretability_score` and
+    Returned by :func:`interpretability_score` and
     :meth:`captum_pse.RegionDecomposition.interpretability`.
 
     Attributes:
-        score (Tensor): ``(N,)``, ``||B o delta||_2 / ||delta||_2``, in [0, 1]; 0 where
+        score (Tensor): ``(N,)``, ``||B o delta||_2 / ||delta||_2``, in [0, 1]; 0 if
             delta is 0 everywhere.
-        area (Tensor): ``(N,)``, the share of positions in the mask B, in (0, 1].
-        expected (Tensor): ``(N,)``, ``sqrt(area)``: the root of the squared score that
-            a random mask of the same area has in expectation.
-        lift (Tensor): ``(N,)``, ``score / expected``; above 1, delta keeps to the mask.
-        mask (Tensor): bool, B, of the maps' shape.
+        area (Tensor): ``(N,)``, the fraction of positions in the mask B, in (0, 1].
+        expected (Tensor): ``(N,)``, ``sqrt(area)``: the root mean square score of
+            random masks of the same area.
+        lift (Tensor): ``(N,)``, ``score / expected``. Above 1, delta is concentrated in
+            the mask.
+        mask (Tensor): bool, the mask B, of the maps' shape.
 
     Examples::
 
         >>> from captum_pse import AdversarialCAM
         >>> from captum_pse.demo import load_model, make_pairs
         >>> method = AdversarialCAM(load_model(), "features.conv5")
-        >>> found = method.decompose(*make_pairs(2)).interpretability("natural_true")
-        >>> found.mask.shape, [round(area, 1) for area in found.area.tolist()]
+        >>> result = method.decompose(*make_pairs(2)).interpretability("natural_true")
+        >>> result.mask.shape, [round(area, 1) for area in result.area.tolist()]
         (torch.Size([2, 1, 64, 64]), [0.3, 0.3])
-        >>> bool((found.lift > 1).all())
+        >>> bool((result.lift > 1).all())
         True
     """
 
@@ -54,31 +57,33 @@ class InterpretabilityScore:
 def interpretability_score(
     maps: Tensor, perturbation: Tensor, percentile: float = PERCENTILE
 ) -> InterpretabilityScore:
-    r"""The share of a perturbation inside the most important region of a map.
+    r"""The interpretability score: how much of a perturbation lies inside a map's mask.
 
     .. math::
         IS = \frac{\lVert B \circ \delta \rVert_2}{\lVert \delta \rVert_2}, \qquad
         B = [F \ge \text{the } q\text{-th percentile of } F]
 
-    The percentile is of all positions of the map, linearly interpolated. Ties belong to
-    the mask together, so that it may be larger than ``100 - q`` percent: a map that is
-    constant, 0 for example, has the mask of everything, score 1 and lift 1. That is why
-    the area and the expected score are reported.
+    The percentile is taken over all positions of the map, with linear interpolation.
+    Positions with equal values are all inside or all outside, so the mask may cover
+    more than ``100 - q`` percent. A constant map, such as 0 everywhere, has a mask of
+    all positions, score 1 and lift 1. For this reason the area and the expected score
+    of random masks are reported as well.
 
     Source: Xu et al., arXiv:1904.02057.
 
     Args:
-        maps (Tensor): F, shape ``(N, 1, ...)`` of the perturbation's spatial size, or
-            with a value for each feature of the perturbation.
-        perturbation (Tensor): delta, shape ``(N, C, ...)`` or ``(N, F)``.
-        percentile (float, optional): q, in [0, 100]. Default: 70
+        maps (Tensor): The maps F: shape ``(N, 1, ...)`` with the spatial size of the
+            perturbation, or the shape of the perturbation.
+        perturbation (Tensor): The perturbation delta, shape ``(N, C, ...)`` or
+            ``(N, F)``.
+        percentile (float, optional): The percentile q, in [0, 100]. Default: 70
 
     Returns:
-        *InterpretabilityScore*: The score, and the mask that it is of.
+        *InterpretabilityScore*: The scores and the masks.
 
     Raises:
-        ValueError: Shapes that do not fit, a percentile out of range, or values that
-            are not finite.
+        TypeError, ValueError: Shapes do not match, ``percentile`` is not a number in
+            [0, 100], or values are not finite.
 
     Examples::
 
@@ -87,8 +92,7 @@ def interpretability_score(
         >>> result.mask.flatten().tolist(), round(float(result.score), 4)
         ([False, False, True, True], 0.7071)
     """
-    if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile: got {percentile}, want 0 to 100")
+    check_percentile("percentile", percentile)
     shape = tuple(perturbation.shape)
     of_positions = (shape[0], 1, *shape[2:]) if len(shape) > 2 else shape
     if len(shape) < 2 or tuple(maps.shape) not in (of_positions, shape):
@@ -101,7 +105,7 @@ def interpretability_score(
             raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
     exact = torch.promote_types(maps.dtype, torch.float32)
     flat = maps.to(exact).flatten(1)
-    # One at a time: torch.quantile takes 16 million values at most.
+    # One map at a time: torch.quantile accepts at most 16 million values.
     thresholds = torch.stack([torch.quantile(row, percentile / 100) for row in flat])
     mask = (flat >= thresholds.unsqueeze(1)).reshape(maps.shape)
     delta = perturbation.to(exact)

@@ -1,4 +1,4 @@
-"""What an adversarial perturbation promotes and suppresses, region by region."""
+"""The result of :class:`captum_pse.AdversarialCAM`: the four maps of pairs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor
 
+from captum_pse._model.checks import check_choice
 from captum_pse.pairs.labels import records
 from captum_pse.pairs.scored import PairResult, ScoredPair
 from captum_pse.regions.interpretability import (
@@ -28,7 +29,7 @@ RegionComponent: TypeAlias = Literal["promotion", "suppression"] | ClassMap
 CLASS_MAPS: tuple[str, ...] = get_args(ClassMap)
 REGION_COMPONENTS: tuple[str, ...] = ("promotion", "suppression", *CLASS_MAPS)
 
-#: The maps that promotion and suppression subtract, the second from the first.
+#: Promotion and suppression: the first map minus the second.
 DIFFERENCES: dict[str, tuple[ClassMap, ClassMap]] = {
     "promotion": ("adversarial_attack", "natural_attack"),
     "suppression": ("natural_true", "adversarial_true"),
@@ -39,21 +40,21 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RegionDecomposition(PairResult):
-    r"""The four maps of N pairs, and what follows from them.
+    r"""The four maps of N pairs, and their differences.
 
-    Made by ``decompose``: of :class:`captum_pse.AdversarialCAM`, with class activation
-    maps ``(N, 1, ...)``; of :class:`captum_pse.PairedAttribution`, with attributions
-    ``(N, ...)``. The maps are raw values, never normalised one by one, so that they can
-    be compared and subtracted.
+    Returned by ``decompose`` of :class:`captum_pse.AdversarialCAM`, with class
+    activation maps ``(N, 1, ...)``, and of :class:`captum_pse.PairedAttribution`, with
+    attributions ``(N, ...)``. The maps are not normalised, so they can be compared and
+    subtracted. All four have the same shape. Class activation maps are at least 0,
+    unless computed with ``relu=False``.
 
     Attributes:
-        pair (ScoredPair): The pair, its labels and scores; also as ``inputs``,
-            ``baselines`` and ``labels``.
-        source (str): Where the maps are from: the name of the layer, or its kind where
-            it has none; or the name of the attribution method.
-        natural_true (Tensor): ``F(x0, t0)``, ``(N, 1, ...)`` or ``(N, ...)``. Class
-            activation maps are at least 0, unless made with ``relu=False``.
-        adversarial_true (Tensor): ``F(x', t0)``, likewise.
+        pair (ScoredPair): The pair, its labels and scores; also available as
+            ``inputs``, ``baselines`` and ``labels``.
+        source (str): Source of the maps: the name of the layer, or its class if it has
+            no name; or the name of the attribution method.
+        natural_true (Tensor): ``F(x0, t0)``.
+        adversarial_true (Tensor): ``F(x', t0)``.
         natural_attack (Tensor): ``F(x0, t)``.
         adversarial_attack (Tensor): ``F(x', t)``.
 
@@ -79,14 +80,14 @@ class RegionDecomposition(PairResult):
 
     @property
     def promotion(self) -> Tensor:
-        """``F(x', t) - F(x0, t)``, signed, of the maps' shape: above 0 where evidence
-        for the attack label appeared."""
+        """``F(x', t) - F(x0, t)``, signed, of the maps' shape: positive where evidence
+        for the attack label increased."""
         return self._difference("promotion")
 
     @property
     def suppression(self) -> Tensor:
-        """``F(x0, t0) - F(x', t0)``, signed, of the maps' shape: above 0 where evidence
-        for the true label went away."""
+        """``F(x0, t0) - F(x', t0)``, signed, of the maps' shape: positive where
+        evidence for the true label decreased."""
         return self._difference("suppression")
 
     def _difference(self, component: str) -> Tensor:
@@ -99,7 +100,7 @@ class RegionDecomposition(PairResult):
         return f"RegionDecomposition({shape} of {self.source!r})"
 
     def attribution(self, component: RegionComponent = "promotion") -> Tensor:
-        """One map, of the shape in which it was made.
+        """One map, or the difference of two.
 
         Args:
             component (str, optional): ``"promotion"``, ``"suppression"``,
@@ -107,13 +108,13 @@ class RegionDecomposition(PairResult):
                 ``"adversarial_attack"``. Default: ``"promotion"``
 
         Returns:
-            *Tensor*: ``(N, 1, ...)`` of class activation maps, ``(N, ...)`` of other
+            *Tensor*: ``(N, 1, ...)`` for class activation maps, ``(N, ...)`` for other
             attributions.
 
         Raises:
-            ValueError: There is no such component.
+            ValueError: ``component`` is not one of the above.
         """
-        check_region_component(component)
+        check_choice("component", component, REGION_COMPONENTS)
         value: Tensor = getattr(self, component)
         return value
 
@@ -125,19 +126,19 @@ class RegionDecomposition(PairResult):
                 Default: ``"promotion"``
 
         Returns:
-            *Tensor*: Summed over its channels and interpolated linearly (in two
-            dimensions, bilinearly), ``(N, 1, H, W)`` for images; as it is for ``(N,
-            F)``.
+            *Tensor*: The map summed over its channels and interpolated linearly
+            (bilinearly for images), ``(N, 1, H, W)`` for images. A map ``(N, F)`` is
+            returned unchanged.
 
         Raises:
-            ValueError: There is no such component, or the map has other dimensions than
-                the input.
+            ValueError: There is no such component, or map and input have different
+                numbers of dimensions.
         """
         maps, x = self.attribution(component), self.inputs[0]
         if maps.dim() != x.dim():
             raise ValueError(
                 f"component: {component} of {self.source} has shape "
-                f"{tuple(maps.shape)}, which cannot be laid over inputs of shape "
+                f"{tuple(maps.shape)}, which cannot be resized to inputs of shape "
                 f"{tuple(x.shape)}"
             )
         if maps.dim() < 3:
@@ -149,8 +150,8 @@ class RegionDecomposition(PairResult):
     ) -> InterpretabilityScore:
         """The interpretability score of delta on one of the four maps.
 
-        On ``natural_true`` it reads suppression, on ``adversarial_attack`` promotion.
-        The map is taken as :meth:`on_inputs` gives it.
+        The score on ``natural_true`` measures suppression, that on
+        ``adversarial_attack`` promotion. The map is that of :meth:`on_inputs`.
 
         Args:
             which (str, optional): The map. Default: ``"natural_true"``
@@ -158,37 +159,34 @@ class RegionDecomposition(PairResult):
                 :func:`captum_pse.interpretability_score`. Default: 70
 
         Returns:
-            *InterpretabilityScore*: Of N examples.
+            *InterpretabilityScore*: The scores of N examples.
 
         Raises:
-            ValueError: There is no such map, the percentile is out of range, or the map
-                has other dimensions than the input.
+            TypeError, ValueError: ``which`` is not one of the four maps, ``percentile``
+                is not a number in [0, 100], or map and input have different numbers of
+                dimensions.
         """
-        if which not in CLASS_MAPS:
-            raise ValueError(
-                f"which: got {which!r}, want one of {', '.join(CLASS_MAPS)}"
-            )
+        check_choice("which", which, CLASS_MAPS)
         delta = self.inputs[0] - self.baselines[0]
         return interpretability_score(self.on_inputs(which), delta, percentile)
 
     def summary(self, percentile: float = PERCENTILE) -> list[dict[str, Any]]:
-        """One record for each example: labels, what the model says, how far the scores
-        moved, and the interpretability scores that read suppression and promotion,
-        where the maps can be laid over the inputs.
+        """One record for each example: labels, predictions, changes of the scores, and,
+        if the maps can be resized to the inputs, the interpretability scores.
 
         Args:
             percentile (float, optional): See
                 :func:`captum_pse.interpretability_score`. Default: 70
 
         Returns:
-            *list[dict]*: ``example``, the columns of
-            :meth:`~captum_pse.pairs.labels.PairLabels.columns` and, of
-            ``suppression`` on
-            ``natural_true`` and ``promotion`` on ``adversarial_attack``, ``..._is``
-            (the score), ``..._is_expected`` and ``..._is_lift``.
+            *list[dict]*: ``example``; the columns of
+            :meth:`~captum_pse.pairs.labels.PairLabels.columns`; ``suppression_is``,
+            ``suppression_is_expected`` and ``suppression_is_lift``, the score on
+            ``natural_true``; and ``promotion_is``, ``promotion_is_expected`` and
+            ``promotion_is_lift``, the score on ``adversarial_attack``.
 
         Raises:
-            ValueError: The percentile is out of range.
+            TypeError, ValueError: ``percentile`` is not a number in [0, 100].
         """
         columns = self.labels.columns()
         if self.natural_true.dim() != self.inputs[0].dim():
@@ -204,16 +202,16 @@ class RegionDecomposition(PairResult):
         return records(columns)
 
     def plot(self, example: int = 0, **options: Any) -> Figure:
-        """The figure of one example; see
-        :func:`captum_pse.visualization.plot_regions`.
+        """Draws one example.
 
         Args:
-            example (int, optional): Which example. Default: 0
-            **options: Passed to that function.
+            example (int, optional): Index of the example. Default: 0
+            **options: Passed to :func:`captum_pse.visualization.plot_regions`.
 
         Raises:
-            IndexError: There is no such example.
-            ValueError: The inputs are no images, or the maps do not fit them.
+            IndexError: ``example`` is out of range.
+            ValueError: The inputs are not images, or the maps cannot be resized to
+                them.
         """
         from captum_pse.regions.figure import plot_regions
 
@@ -240,15 +238,8 @@ class RegionDecomposition(PairResult):
         )
 
 
-def check_region_component(component: str) -> None:
-    if component not in REGION_COMPONENTS:
-        raise ValueError(
-            f"component: got {component!r}, want one of {', '.join(REGION_COMPONENTS)}"
-        )
-
-
 def interpolate(maps: Tensor, size: torch.Size) -> Tensor:
-    """Maps ``(N, 1, ...)`` at another spatial size, linearly between positions."""
+    """Maps ``(N, 1, ...)`` interpolated linearly to another spatial size."""
     if maps.shape[2:] == size:
         return maps
     resized: Tensor = LayerAttribution.interpolate(

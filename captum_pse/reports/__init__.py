@@ -1,9 +1,9 @@
-"""What commands write into a folder: tables, figures and the page.
+"""Reports: functions that write tables, figures and the page into a folder.
 
-- ``explain``: pixel groups and regions
-- ``units``: hidden units
+- ``explain``: pairs by their pixel groups or regions
+- ``units``: pairs by hidden units
 - ``refinement``: refined attacks
-- ``dissection``: what units detect
-- ``each_pair``: pair by pair
+- ``dissection``: the concepts that units detect
+- ``each_pair``: a loop over the pairs of a set
 - ``page``: the HTML page
 """

@@ -1,4 +1,4 @@
-"""Dissects layers over a concept set and writes what it finds."""
+"""Dissects layers over a concept set and writes the results into a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captum_pse.dissection.network_dissection import (
 )
 from captum_pse.dissection.result import SETTINGS, Dissection
 
-#: The folder of partial results, inside that of the results.
+#: The folder of partial results, inside the folder of the results.
 PARTIAL = ".dissection-partial"
 
 
@@ -38,35 +38,47 @@ def dissect_layers(
     settings: Mapping[str, Any] | None = None,
     show_progress: bool = False,
 ) -> Dissection:
-    """Dissects layers and puts into ``out``, all at once when all is done:
-    ``units.csv``, one row a unit; ``concepts.csv``, one row a concept;
-    ``dissection.json`` and ``dissection.safetensors``; ``detectors.png``; and
-    ``units-<layer>.png``, the images that the best detectors answer most.
+    """Dissects layers over a concept set and writes the results into a folder.
 
-    A killed run leaves partial results in a hidden folder there, from which the same
-    call goes on. Under ``torchrun``, the first process writes.
+    The results are written together at the end:
+
+    - ``units.csv``: one row for each unit
+    - ``concepts.csv``: one row for each concept
+    - ``dissection.json`` and ``dissection.safetensors``
+    - ``detectors.png``
+    - ``units-<layer>.png``: the images that activate the best detectors most
+
+    An interrupted run resumes when the same call is repeated (partial results in a
+    hidden folder inside ``out``). Under ``torchrun`` the processes share the work, and
+    the first one writes the results.
 
     Args:
-        model (nn.Module): Takes the images as they are; moved to ``device``.
+        model (nn.Module): The model, which takes the images of ``dataset`` as they are.
+            It is moved to ``device``.
         dataset (ConceptDataset): The concepts.
         layers (sequence of str): Names of the layers.
-        out (str or Path): The folder, made where it is missing.
-        quantile (float, optional): See :class:`NetworkDissection`.
-        min_iou (float, optional): Likewise.
-        batch_size (int, optional): How many images one pass holds. Default: 16
-        device (str, optional): Where to compute. Default: ``"cpu"``
-        settings (mapping, optional): More to write down. Default: None
+        out (str or Path): The folder of the results, created if it is missing.
+        quantile (float, optional): See :class:`NetworkDissection`. Default: 0.005
+        min_iou (float, optional): See :class:`NetworkDissection`. Default: 0.04
+        batch_size (int, optional): Images in one forward pass. Default: 16
+        device (str, optional): Device to compute on. Default: ``"cpu"``
+        settings (mapping, optional): More settings to write down in
+            ``dissection.json``. Default: None
         show_progress (bool, optional): Whether to show progress bars. Default: False
 
+    Returns:
+        *Dissection*: The result.
+
     Raises:
-        TypeError, ValueError: As :meth:`NetworkDissection.dissect`.
+        TypeError, ValueError: As :meth:`NetworkDissection.dissect`, or a setting has
+            the name of one that the result writes down itself.
     """
     from captum_pse.dissection.figure import plot_detectors, plot_units
 
     method = NetworkDissection(
         model.to(device), layers, quantile=quantile, min_iou=min_iou
     )
-    # Before the work: are they fit to be written down?
+    # Wrong settings raise before the work starts.
     told(settings, [*versions(), *SETTINGS])
     partial = Path(out) / PARTIAL
     result = method.dissect(
@@ -82,10 +94,10 @@ def dissect_layers(
             write_csv(folder / "concepts.csv", result.concept_table())
             result.to_json(folder / "dissection.json", settings=settings)
             result.save(folder / "dissection.safetensors")
-            plot_detectors(result).savefig(folder / "detectors.png", dpi=110)
+            plot_detectors(result).save(folder / "detectors.png")
             for layer in result.layers:
                 figure = plot_units(method, result, dataset, layer)
-                figure.savefig(folder / f"units-{file_name(layer)}.png", dpi=110)
+                figure.save(folder / f"units-{file_name(layer)}.png")
         shutil.rmtree(partial)
     barrier()
     return result

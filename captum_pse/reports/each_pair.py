@@ -1,4 +1,4 @@
-"""Explains a set of pairs one by one."""
+"""A loop that explains the pairs of a set one by one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ def each_pair(
     device: str,
     show_progress: bool,
 ) -> Iterator[tuple[int, str, Any]]:
-    """The number, the name and the decomposition of each pair.
+    """The index, the name and the decomposition of each pair.
 
-    That the model does not say the labels is for the records to tell, by
-    ``natural_agrees`` and ``attack_holds``, not for a warning.
+    Predictions that differ from the labels give no warning here: the records report
+    them as ``natural_agrees`` and ``attack_holds``.
+
+    Args:
+        pairs (AdversarialPair): The pairs.
+        decompose (callable): Explains one pair: takes its two images and two labels.
+        device (str): Device of the model.
+        show_progress (bool): Whether to show a progress bar.
     """
     from tqdm.auto import tqdm
 

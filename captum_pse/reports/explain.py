@@ -1,4 +1,4 @@
-"""Explains a set of pairs and writes what it finds into a folder."""
+"""Explains pairs by their pixel groups or regions and writes a report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from captum_pse._engine.choice import Engine
 from captum_pse._io.files import atomic_results, plain, write_csv, write_json
 from captum_pse._io.manifest import manifest
 from captum_pse._io.text import file_name
+from captum_pse._model.checks import check_choice
 from captum_pse._model.layers import last_spatial_layer
 from captum_pse.groups.masks import image_mask
 from captum_pse.pairs.pair import AdversarialPair
@@ -30,7 +31,7 @@ from captum_pse.reports.page.page import PairEntry, write_page
 Level: TypeAlias = Literal["pixel", "image"]
 LEVELS: tuple[str, ...] = get_args(Level)
 
-#: What is said of one pair; how little of it is enough is asked of pixel groups.
+#: The results on one pair. Only pixel groups have a refinement.
 Explained: TypeAlias = tuple[
     PixelDecomposition | RegionDecomposition, Refinement | None
 ]
@@ -54,56 +55,66 @@ def explain(
 ) -> list[dict[str, Any]]:
     """Explains each pair of images by its pixel groups or its regions.
 
-    Pixel groups are also ranked by their effect, to see on how few of them the attack
-    is enough (:func:`captum_pse.refine`).
+    Pixel groups are also ranked by their effect, to find the smallest fraction on which
+    the attack still succeeds (:func:`captum_pse.refine`).
 
-    Puts into ``out``, all at once when all is done: ``index.html``, a page to look at
-    all of it; ``figures/*.png``, one a pair; ``summary.json``, with one record a pair
-    and the versions and settings; and, for pixel groups, ``groups.csv``, one row a
-    group, and ``figures/refinement.png``, whose curve ``summary.json`` holds too. They
-    replace those of an earlier run of this level; other files there stay.
+    The results are written into ``out`` together at the end:
+
+    - ``index.html``: a page that shows all results
+    - ``figures/*.png``: one figure for each pair
+    - ``summary.json``: one record for each pair, the versions and the settings
+    - for pixel groups, ``groups.csv``: one row for each group
+    - for pixel groups, ``figures/refinement.png``: the mean refinement curve, whose
+      values are in ``summary.json``
+
+    They replace the results of an earlier run of the same level. Other files in ``out``
+    are kept.
 
     Args:
-        model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
-        pairs (AdversarialPair): Of one image input ``(N, C, H, W)``.
-        out (str or Path): The folder, made where it is missing.
+        model (nn.Module): The model, which takes the images of the pairs as they are.
+            It is moved to ``device``.
+        pairs (AdversarialPair): Pairs of one image input ``(N, C, H, W)``.
+        out (str or Path): The folder of the results, created if it is missing.
         level (str, optional): ``"pixel"`` for :class:`captum_pse.PromotionSuppression`,
             ``"image"`` for :class:`captum_pse.AdversarialCAM`. Default: ``"pixel"``
-        cell (int, optional): Side of the pixel groups in pixels; None takes
+        cell (int, optional): Side of a pixel group in pixels. None takes
             :func:`captum_pse.default_feature_mask`. Default: None
-        method (str, optional): Of the pixel groups, ``"exact"`` or ``"gradient"``; see
-            :class:`captum_pse.PromotionSuppression`. Default: ``"exact"``
-        engine (str, optional): Of exact pixel groups, ``"auto"``, ``"dense"`` or
-            ``"incremental"``, likewise. Default: ``"auto"``
-        layer (str, optional): Name of the layer of the maps; None takes the last one
-            with a spatial output. Default: None
-        batch_size (int, optional): How many images one pass holds. Default: 16
-        device (str, optional): Where to compute. Default: ``"cpu"``
+        method (str, optional): Method of the pixel groups, ``"exact"`` or
+            ``"gradient"``; see :class:`captum_pse.PromotionSuppression`.
+            Default: ``"exact"``
+        engine (str, optional): Engine of exact pixel groups, ``"auto"``, ``"dense"`` or
+            ``"incremental"``; see :class:`captum_pse.PromotionSuppression`.
+            Default: ``"auto"``
+        layer (str, optional): Name of the layer of the class activation maps. None
+            takes the last layer with a spatial output. Default: None
+        batch_size (int, optional): Images in one forward pass. Default: 16
+        device (str, optional): Device to compute on. Default: ``"cpu"``
         class_names (sequence of str, optional): Names of the classes. Default: None
-        settings (mapping, optional): More to write down in the summary. Default: None
+        settings (mapping, optional): More settings to write down in ``summary.json``.
+            Default: None
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Returns:
-        *list[dict]*: The records of ``summary.json``. A model that does not say the
-        labels is reported there, by ``natural_agrees`` and ``attack_holds``. For pixel
-        groups ``smallest_fraction`` is the fraction of them that is enough, None where
-        even all are not.
+        *list[dict]*: The records of ``summary.json``. ``natural_agrees`` and
+        ``attack_holds`` state whether the model's predictions match the labels. For
+        pixel groups, ``smallest_fraction`` is the smallest fraction of the groups on
+        which the attack succeeds, None if it fails on all groups.
 
     Raises:
         ValueError: The model does not take the images, a label is not one of its
-            classes, the model has no such layer, or the pairs are not images.
+            classes, the model has no such layer, the pairs are not images, or a setting
+            has the name of one that the result writes down itself.
     """
+    check_choice("level", level, LEVELS)
     model = model.to(device)
     first = check_pairs(model, pairs, device)
     if level == "pixel":
         mask = image_mask(first[0], cell)
         explained, chosen = _by_groups(model, mask, method, engine, batch_size)
         chosen = {"cell": cell, **chosen}
-    elif level == "image":
+    else:
         layer = layer or last_spatial_layer(model, first)
         explained, chosen = _by_regions(model, layer)
-    else:
-        raise ValueError(f"level: got {level!r}, want one of {', '.join(LEVELS)}")
     chosen = {"level": level, **chosen, "batch_size": batch_size, "device": device}
     written = manifest(chosen, settings)
     records: list[dict[str, Any]] = []
@@ -117,12 +128,12 @@ def explain(
         ):
             path = f"figures/{i:03d}-{file_name(name)}.png"
             drawn = result.plot(class_names=class_names, title=name)
-            drawn.savefig(folder / path, dpi=110)
-            of_pair = {"pair": name, "example": i}
+            drawn.save(folder / path)
+            head = {"pair": name, "example": i}
             if isinstance(result, PixelDecomposition):
-                rows += [{**of_pair, **row, "example": i} for row in result.table()]
-                of_pair["engine"] = result.engine
-            record = {**of_pair, **result.summary()[0], "example": i, "figure": path}
+                rows += [{**head, **row, "example": i} for row in result.table()]
+                head["engine"] = result.engine
+            record = {**head, **result.summary()[0], "example": i, "figure": path}
             if refinement is not None:
                 record["smallest_fraction"] = plain(float(refinement.smallest_fraction))
                 curves.append(refinement.table())
@@ -132,9 +143,9 @@ def explain(
         if curves:
             write_csv(folder / "groups.csv", rows)
             summary["refinement"] = mean_curve(curves)
-            title = f"{len(pairs)} attacks, kept on the groups with the largest effect"
+            title = f"{len(pairs)} attacks on the groups with the largest effect"
             figure = plot_refinements({"": summary["refinement"]}, title=title)
-            figure.savefig(folder / REFINEMENT, dpi=110)
+            figure.save(folder / REFINEMENT)
         write_json(folder / "summary.json", summary)
         page = decomposed_set(entries, summary, folder)
         write_page(folder / "index.html", page)
@@ -148,7 +159,7 @@ def _by_groups(
     engine: Engine,
     batch_size: int,
 ) -> tuple[Callable[..., Explained], dict[str, Any]]:
-    """What explains a pair by its pixel groups, and its settings."""
+    """A function that explains a pair by its pixel groups, and its settings."""
     groups = PromotionSuppression(model, method=method, engine=engine)
 
     def explained(*pair: Any) -> Explained:
@@ -165,8 +176,8 @@ def _by_groups(
 def _by_regions(
     model: nn.Module, layer: str
 ) -> tuple[Callable[..., Explained], dict[str, Any]]:
-    """What explains a pair by its regions, and its settings."""
-    # At the layer's own size, so that the page can tell its cells apart.
+    """A function that explains a pair by its regions, and its settings."""
+    # At the size of the layer: the page shows the values of its cells.
     maps = AdversarialCAM(model, layer, interpolate=False)
 
     def explained(*pair: Any) -> Explained:
@@ -174,8 +185,7 @@ def _by_regions(
         shape = tuple(result.natural_true.shape)
         if len(shape) != 4:
             raise ValueError(
-                f"layer: got maps of shape {shape} at {layer}, want (N, 1, H, W), to "
-                "lay over images"
+                f"layer: got maps of shape {shape} at {layer}, want (N, 1, H, W)"
             )
         return result, None
 

@@ -1,4 +1,4 @@
-"""Refines a set of attacks by several rankings and writes what it finds."""
+"""Refines attacks by several rankings and writes the results into a folder."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def refine_pairs(
     settings: Mapping[str, Any] | None = None,
     show_progress: bool = False,
 ) -> dict[str, Refinement]:
-    """Keeps each perturbation on part of its pixel groups, ranked in four ways.
+    """Keeps each perturbation on a fraction of its pixel groups, ranked in four ways.
 
-    By ``effect`` (:class:`captum_pse.PromotionSuppression`), by ``|delta|``, by ``CAM``
-    (the map of the attack label on the adversarial image,
-    :class:`captum_pse.AdversarialCAM`), and at ``random`` (seed 0), to compare with.
+    The rankings are ``effect`` (:class:`captum_pse.PromotionSuppression`), ``|delta|``,
+    ``CAM`` (:class:`captum_pse.AdversarialCAM`: the map of the attack label on the
+    adversarial image), and ``random`` (seed 0) for comparison.
 
-    Puts into ``out``, all at once when all is done: ``refinement.csv``, one row for
-    each ranking and fraction; ``refinement.png``; and ``refinement.json``, with the
-    smallest fraction of each pair and the versions and settings.
+    The results are written into ``out`` together at the end: ``refinement.csv`` with
+    one row for each ranking and fraction, ``refinement.png``, and ``refinement.json``
+    with the smallest fraction of each pair, the versions and the settings.
 
-    Args and Raises: as :func:`captum_pse.reports.explain.explain`.
+    The arguments and errors are those of :func:`captum_pse.reports.explain.explain`.
 
     Returns:
-        *dict[str, Refinement]*: By the name of the ranking.
+        *dict[str, Refinement]*: The refinement of all pairs by each ranking.
     """
     from tqdm.auto import tqdm
 
@@ -62,9 +62,9 @@ def refine_pairs(
     written = manifest(own, settings)
     pixels, maps = PromotionSuppression(model), AdversarialCAM(model, layer)
     generator = torch.Generator().manual_seed(0)
-    parts: dict[str, list[Refinement]] = {}
+    refinements: dict[str, list[Refinement]] = {}
     with warnings.catch_warnings():
-        # The curves show it: an attack that fails as a whole reaches t nowhere.
+        # The curves show attacks that fail: these reach t at no fraction.
         warnings.simplefilter("ignore", PredictionWarning)
         for i in tqdm(
             range(len(pairs)), "refining", unit="pair", disable=not show_progress
@@ -76,8 +76,8 @@ def refine_pairs(
             rankings = group_rankings(found, maps.decompose(*pair), generator)
             for name, scores in rankings.items():
                 refined = refine(model, found.pair, scores=scores, feature_mask=mask)
-                parts.setdefault(name, []).append(refined)
-    results = {name: join(refined) for name, refined in parts.items()}
+                refinements.setdefault(name, []).append(refined)
+    results = {name: join(refined) for name, refined in refinements.items()}
     rows = [
         {"kept by": name, **point}
         for name, result in results.items()
@@ -88,7 +88,7 @@ def refine_pairs(
         "pairs": [
             {
                 "pair": name,
-                # NaN, null in the file, where an attack fails as a whole.
+                # NaN, null in the file, for an attack that fails on all groups.
                 "smallest_fraction": {
                     k: float(r.smallest_fraction[i]) for k, r in results.items()
                 },
@@ -100,6 +100,6 @@ def refine_pairs(
         write_csv(folder / "refinement.csv", rows)
         title = f"{len(pairs)} attacks, {len(mask.unique())} groups"
         figure = plot_refinements(results, title=title)
-        figure.savefig(folder / "refinement.png", dpi=110)
+        figure.save(folder / "refinement.png")
         write_json(folder / "refinement.json", summary)
     return results

@@ -1,4 +1,4 @@
-"""Explains a set of pairs by the hidden units that they work through."""
+"""Explains pairs by hidden units and writes a report."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from captum_pse.units.relation import relate
 from captum_pse.units.result import UnitDecomposition
 from captum_pse.units.sensitivity import UnitSensitivity
 
-#: Which parts of a layer's units are masked.
-PARTS = (0, 0.02, 0.05, 0.1, 0.2, 0.4)
+#: The fractions of a layer's units that are masked.
+MASKED_FRACTIONS = (0, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def explain_units(
@@ -45,36 +45,46 @@ def explain_units(
     settings: Mapping[str, Any] | None = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Says which units of some layers the pairs move, and, given concepts, whether
-    those units are interpretable and what masking them does.
+    """Measures how much the pairs change the units of some layers.
 
-    Puts into ``out``, all at once when all is done: ``index.html``, a page to look at
-    all of it; ``figures/*.png``, one for each pair and layer; ``units.csv``, one row a
-    unit; ``summary.json``. With concepts, also ``relation.csv``, ``relation.png`` and
-    ``enrichment.csv`` (see :class:`captum_pse.Relation`), and ``masking.csv`` and
-    ``masking.png``.
+    With concepts, it also relates the change of the units to the concepts that they
+    detect, and measures the model's accuracy with masked units.
+
+    The results are written into ``out`` together at the end:
+
+    - ``index.html``: a page that shows all results
+    - ``figures/*.png``: one figure for each pair and layer
+    - ``units.csv``: one row for each unit
+    - ``summary.json``: the value that this function returns
+    - with concepts, ``relation.csv``, ``relation.png`` and ``enrichment.csv``: see
+      :class:`captum_pse.Relation`
+    - with concepts, ``masking.csv`` and ``masking.png``: see
+      :func:`captum_pse.evaluate_masking`
 
     Args:
-        model (nn.Module): Takes the pairs' images as they are; moved to ``device``.
-        pairs (AdversarialPair): Of one image input ``(N, C, H, W)``.
-        out (str or Path): The folder, made where it is missing.
-        layers (sequence of str, optional): Names of the layers; None takes the last one
-            with a spatial output. Default: None
-        concepts (ConceptDataset, optional): In the form that the model takes.
-            Default: None
-        batch_size (int, optional): How many images one pass holds. Default: 16
-        device (str, optional): Where to compute. Default: ``"cpu"``
+        model (nn.Module): The model, which takes the images of the pairs as they are.
+            It is moved to ``device``.
+        pairs (AdversarialPair): Pairs of one image input ``(N, C, H, W)``.
+        out (str or Path): The folder of the results, created if it is missing.
+        layers (sequence of str, optional): Names of the layers. None takes the last
+            layer with a spatial output. Default: None
+        concepts (ConceptDataset, optional): Images with concepts, in the form that the
+            model takes. Default: None
+        batch_size (int, optional): Images in one forward pass. Default: 16
+        device (str, optional): Device to compute on. Default: ``"cpu"``
         class_names (sequence of str, optional): Names of the classes. Default: None
-        settings (mapping, optional): More to write down in the summary. Default: None
+        settings (mapping, optional): More settings to write down in ``summary.json``.
+            Default: None
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Returns:
-        *dict*: What ``summary.json`` holds: ``manifest``, ``pairs``, ``layers`` and,
-        with concepts, ``dissection``, ``relation``, ``enrichment`` and ``masking``.
+        *dict*: The contents of ``summary.json``: ``manifest``, ``pairs``, ``layers``
+        and, with concepts, ``dissection``, ``relation``, ``enrichment`` and
+        ``masking``.
 
     Raises:
-        TypeError, ValueError: As :func:`captum_pse.reports.explain.explain`, or as the
-            dissection.
+        TypeError, ValueError: As :func:`captum_pse.reports.explain.explain` and
+            :meth:`captum_pse.NetworkDissection.dissect`.
     """
     model = model.to(device)
     first = check_pairs(model, pairs, device)
@@ -92,14 +102,14 @@ def explain_units(
         dissection = NetworkDissection(model, names).dissect(
             concepts, batch_size=batch_size, device=device, show_progress=show_progress
         )
-    moved: list[UnitSensitivity] = method.over(
+    sensitivity: list[UnitSensitivity] = method.over(
         pairs, batch_size=batch_size, device=device, show_progress=show_progress
     )
     summary: dict[str, Any] = {
         "manifest": written,
-        "layers": [_of_layer(layer) for layer in moved],
+        "layers": [_layer_record(layer) for layer in sensitivity],
     }
-    units = _units(moved, dissection)
+    units = _units(sensitivity, dissection)
     with atomic_results(out) as folder:
         (folder / "figures").mkdir()
         summary["pairs"], entries = _draw_pairs(
@@ -107,8 +117,8 @@ def explain_units(
         )
         write_csv(folder / "units.csv", units)
         if dissection is not None:
-            relation = relate(moved, dissection)
-            curves = _mask(model, pairs.to(device), moved, dissection, batch_size,
+            relation = relate(sensitivity, dissection)
+            curves = _mask(model, pairs.to(device), sensitivity, dissection, batch_size,
                            show_progress)  # fmt: skip
             summary |= {
                 "dissection": dissection.summary(),
@@ -121,10 +131,8 @@ def explain_units(
                 write_csv(folder / "enrichment.csv", relation.enrichment_table())
             write_csv(folder / "masking.csv", summary["masking"])
             title = f"{len(pairs)} pairs"
-            plot_relation(relation, title=title).savefig(
-                folder / "relation.png", dpi=110
-            )
-            plot_masking(curves, title=title).savefig(folder / "masking.png", dpi=110)
+            plot_relation(relation, title=title).save(folder / "relation.png")
+            plot_masking(curves, title=title).save(folder / "masking.png")
         write_json(folder / "summary.json", summary)
         page = unit_set(entries, summary, units, folder)
         write_page(folder / "index.html", page)
@@ -142,39 +150,42 @@ def _draw_pairs(
     class_names: Sequence[str] | None,
     show_progress: bool,
 ) -> tuple[list[dict[str, Any]], list[PairEntry]]:
-    """One record for each pair and layer, with its figure, and the pairs' entries in
-    the report."""
+    """Draws a figure for each pair and layer.
+
+    Returns:
+        *tuple*: One record for each pair and layer, and the entries of the pairs in
+        the report.
+    """
     records: list[dict[str, Any]] = []
     entries = []
     for i, name, results in each_pair(pairs, method.decompose, device, show_progress):
         for result in results:
             figure = f"figures/{i:03d}-{file_name(name)}-{file_name(result.layer)}.png"
             drawn = result.plot(class_names=class_names, title=name)
-            drawn.savefig(folder / figure, dpi=110)
+            drawn.save(folder / figure)
             record = {"pair": name, **result.summary()[0], "example": i}
             records.append({**record, "layer": result.layer, "figure": figure})
-        of_pair = records[-len(results) :]
-        entries.append(unit_pair(results, of_pair, units, class_names, folder))
+        added = records[-len(results) :]
+        entries.append(unit_pair(results, added, units, class_names, folder))
     return records, entries
 
 
-def _of_layer(layer: UnitSensitivity) -> dict[str, Any]:
-    moved = layer.against_control
-    order = moved.argsort(descending=True, stable=True)[:10]
+def _layer_record(layer: UnitSensitivity) -> dict[str, Any]:
+    most = layer.against_control.argsort(descending=True, stable=True)[:10]
     return {
         "layer": layer.layer,
         "units": len(layer),
         "pairs": layer.n,
         "mean_sensitivity": float(layer.mean.mean()),
         "mean_control": float(layer.control.mean()),
-        "units_moved_most_against_control": order.tolist(),
+        "most_changed_units": most.tolist(),
     }
 
 
 def _units(
-    moved: Sequence[UnitSensitivity], dissection: Dissection | None
+    sensitivity: Sequence[UnitSensitivity], dissection: Dissection | None
 ) -> list[dict[str, Any]]:
-    rows = [row for layer in moved for row in layer.table()]
+    rows = [row for layer in sensitivity for row in layer.table()]
     if dissection is None:
         return rows
     found = {(row["layer"], row["unit"]): row for row in dissection.table()}
@@ -184,7 +195,7 @@ def _units(
 def _mask(
     model: nn.Module,
     pairs: AdversarialPair,
-    moved: Sequence[UnitSensitivity],
+    sensitivity: Sequence[UnitSensitivity],
     dissection: Dissection,
     batch_size: int,
     show_progress: bool,
@@ -195,9 +206,9 @@ def _mask(
             pairs,
             layer.layer,
             unit_rankings(layer, dissection),
-            sorted({units_in(part, len(layer)) for part in PARTS}),
+            sorted({units_in(fraction, len(layer)) for fraction in MASKED_FRACTIONS}),
             batch_size=batch_size,
             show_progress=show_progress,
         )
-        for layer in moved
+        for layer in sensitivity
     ]

@@ -1,13 +1,14 @@
 """The paper's analysis over sets of pairs, behind ``captum-pse study``.
 
-- ``of_pair``: what is measured on one pair
-- ``statistics``: intervals and tests over pairs
-- ``tables``: from records of pairs to tables
-- ``findings``: what the paper found, and whether the tables say so
-- ``tasks``: work in pieces that are shared among processes and kept
-- ``stages``: what is done after what
-- ``run``: all of it, into one folder
-- ``result``: what comes back, and is read from such a folder
+- ``run``: the whole study, written into one folder
+- ``result``: the result, and how it is read from such a folder
+- ``settings``: the settings of a study
+- ``stages``: the stages, each of which keeps its partial results
+- ``digests``: digests of the inputs, which identify a run
+- ``pair_record``: the measurements on one pair
+- ``tables``: tables of means over the pairs of an attack
+- ``findings``: the paper's findings, tested on the pairs
+- ``figure``: figures of the tables
 """
 
 from captum_pse.studies.result import Study

@@ -1,4 +1,4 @@
-"""Figures of the study: tables of means over pairs, with their intervals."""
+"""Figures of the study's tables: means over pairs and their intervals."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _COUNTED = {
 
 
 def plot_types(rows: Rows) -> Figure:
-    """The shares of the types of groups, a bar an attack, counted in three ways.
+    """Draws the fractions of the types of groups, one bar for each attack.
 
     Args:
         rows (sequence of mapping): The table ``types`` of the study.
 
     Returns:
-        *Figure*: Three panels: shares of all groups, of those above the median effect,
-        and of the sum of effects.
+        *Figure*: Three panels: fractions of all groups, of the groups above the median
+        effect, and of the sum of effects.
 
     Raises:
         ValueError: ``rows`` are empty.
 
     Examples::
 
-        >>> shares = {"suppression": 0.25, "balanced": 0.5, "promotion": 0.25}
+        >>> fractions = {"suppression": 0.25, "balanced": 0.5, "promotion": 0.25}
         >>> rows = [
         ...     {"attack": "pgd", "groups": groups, "type": kind, "mean": mean}
         ...     for groups in ("all", "above_median", "by_effect")
-        ...     for kind, mean in {**shares, "inactive": 0.0}.items()
+        ...     for kind, mean in {**fractions, "inactive": 0.0}.items()
         ... ]
         >>> figure = plot_types(rows)
         >>> [float(bar.get_width()) for bar in figure.axes[0].patches]
@@ -56,24 +56,24 @@ def plot_types(rows: Rows) -> Figure:
     attacks = _attacks("rows", rows)
     figure = Figure(figsize=(11, 1.4 + 0.5 * len(attacks)), layout="constrained")
     axes = figure.subplots(1, len(_COUNTED), sharey=True)
-    places = range(len(attacks))
+    heights = range(len(attacks))
     for ax, (counted, title) in zip(axes, _COUNTED.items(), strict=True):
         left = np.zeros(len(attacks))
         for kind, colour in _TYPE_COLORS.items():
-            shares = [
+            widths = [
                 _only(rows, attack=a, groups=counted, type=kind)["mean"] or 0
                 for a in attacks
             ]
-            ax.barh(places, shares, left=left, color=colour, label=kind,
+            ax.barh(heights, widths, left=left, color=colour, label=kind,
                     edgecolor="#666666", linewidth=0.4)  # fmt: skip
-            for place, (start, share) in enumerate(zip(left, shares, strict=True)):
-                if share >= 0.07:
+            for height, (start, width) in enumerate(zip(left, widths, strict=True)):
+                if width >= 0.07:
                     dark = kind == "suppression"
-                    ax.text(start + share / 2, place, f"{share:.0%}", ha="center",
+                    ax.text(start + width / 2, height, f"{width:.0%}", ha="center",
                             va="center", fontsize=8,
                             color="white" if dark else "black")  # fmt: skip
-            left += shares
-        ax.set_title(f"share {title}", fontsize=9)
+            left += widths
+        ax.set_title(f"fraction {title}", fontsize=9)
         ax.set_xlim(0, 1)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         ax.tick_params(labelsize=8)
@@ -85,8 +85,9 @@ def plot_types(rows: Rows) -> Figure:
 
 
 def plot_refinement_curves(rows: Rows) -> Figure:
-    """Whether attacks survive on part of their groups, a panel an attack, with 95 %
-    intervals over pairs.
+    """Draws the fraction of attacks that succeed on a fraction of their groups.
+
+    Bands are 95 % intervals over pairs.
 
     Args:
         rows (sequence of mapping): The table ``refinement`` of the study.
@@ -131,21 +132,22 @@ def plot_refinement_curves(rows: Rows) -> Figure:
         ax.set_ylim(-0.02, 1.02)
         ax.grid(alpha=0.3)
         ax.tick_params(labelsize=8)
-    axes[0].set_ylabel("share that still says the attack label", fontsize=8)
+    axes[0].set_ylabel("fraction of attacks that succeed", fontsize=8)
     axes[0].legend(fontsize=8, title="groups kept by", title_fontsize=8)
     return figure
 
 
 def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
-    """To the left the lift of interpretability scores over a random region, to the
-    right the rank correlation of effect and ``|delta|``; with 95 % intervals.
+    """Draws the interpretability scores and the correlation of effect and ``|delta|``.
 
     Args:
         scores (sequence of mapping): The table ``interpretability`` of the study.
-        correlations (sequence of mapping): Its table ``correlation``.
+        correlations (sequence of mapping): The table ``correlation`` of the study.
 
     Returns:
-        *Figure*: Two panels, an attack at each height; a dot is a mean over pairs.
+        *Figure*: Two panels with one row for each attack: the lift of the scores over a
+        random region, and the rank correlation of effect and ``|delta|`` over groups.
+        Dots are means over pairs, lines are 95 % intervals.
 
     Raises:
         ValueError: ``scores`` are empty.
@@ -171,7 +173,7 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
         rows = [_only(scores, attack=a, reads=reads) for a in attacks]
         _intervals(left, rows, "lift", offset, COLORS[reads], reads)
     left.axvline(1, color="black", linewidth=0.6, linestyle=":")
-    left.set_xlabel("lift of the interpretability score (1: as a random region)",
+    left.set_xlabel("lift of the interpretability score (1: random region)",
                     fontsize=8)  # fmt: skip
     rows = [_only(correlations, attack=a) for a in attacks]
     named = [
@@ -192,14 +194,14 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
 def _intervals(
     ax: Axes, rows: Rows, name: str, offset: float, colour: str, label: str | None
 ) -> None:
-    place = np.arange(len(rows)) + offset
+    heights = np.arange(len(rows)) + offset
     values, low, high = (_values(rows, name + end) for end in ("", "_low", "_high"))
-    ax.hlines(place, low, high, color=colour, linewidth=1.5)
-    ax.plot(values, place, "o", color=colour, markersize=5, label=label)
+    ax.hlines(heights, low, high, color=colour, linewidth=1.5)
+    ax.plot(values, heights, "o", color=colour, markersize=5, label=label)
 
 
 def _values(rows: Rows, name: str) -> list[float]:
-    """A column, with NaN, which is not drawn, for None."""
+    """A column, with NaN instead of None: matplotlib does not draw it."""
     return [float("nan") if row[name] is None else row[name] for row in rows]
 
 
@@ -221,6 +223,6 @@ def _only(rows: Rows, **wanted: Any) -> Mapping[str, Any]:
 
 
 def _name(ax: Axes, attacks: Sequence[str]) -> None:
-    """Puts the attacks' names at the axis; they are text, not formulas."""
+    """Labels the axis with the names of the attacks, as text and not as formulas."""
     shown = [printable(attack, most=24) for attack in attacks]
     ax.set_yticks(range(len(attacks)), shown, parse_math=False)

@@ -1,4 +1,4 @@
-"""What the paper found, asked of the pairs at hand: a verdict on each."""
+"""The paper's findings, tested on the pairs of each attack."""
 
 from __future__ import annotations
 
@@ -13,54 +13,64 @@ from captum_pse._statistics import (
     signed_rank,
 )
 from captum_pse.groups.types import TYPE_NAMES
-from captum_pse.studies.of_pair import READINGS
-from captum_pse.studies.tables import Record, Row, Tables, holds
+from captum_pse.studies.pair_record import READINGS
+from captum_pse.studies.tables import Record, Row, Tables, predictions_match
 
-#: What share of the groups that matter a type has to have to count as occurring.
-LEAST_SHARE = 0.05
+#: A type of groups occurs if at least this fraction of the groups with an effect above
+#: the median is of it.
+MIN_FRACTION = 0.05
+#: Significance level of the adjusted p-values.
 ALPHA = 0.05
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
+HOLDS, FAILS, INCONCLUSIVE = "holds", "does not hold", "inconclusive"
 
+#: The rankings that "effect" is compared with, and their names in a finding.
+_OTHER_RANKINGS = {"random": "in random order", "|delta|": "ranked by |delta|"}
+#: The attacks on masked models, and their names in a finding.
+_ATTACKS = {"adversarial": "the stored attack", "adaptive": "an adaptive attack"}
 
-#: By attack and layer, how much more often than at random, pair by pair: see
-#: :meth:`captum_pse.studies.stages.Stages.against_random`.
-AgainstRandom = Mapping[tuple[str, str], Mapping[str, Any]]
+#: By attack and layer, the gains in accuracy of each pair; see
+#: :meth:`captum_pse.studies.stages.Stages.gains_over_random`.
+Gains = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def findings(
-    sets: Mapping[str, Sequence[Record]],
-    tables: Tables,
-    masked: AgainstRandom,
-    seed: int,
+    records: Mapping[str, Sequence[Record]], tables: Tables, gains: Gains, seed: int
 ) -> list[Row]:
     """One row for each finding of the paper and each attack.
 
-    A tested finding ``holds`` where its adjusted p is below 0.05 and the ranks, or the
-    correlation, lie on the side that the paper reports, ``does not hold`` where they
-    lie on the other, and else ``cannot be told``, as where there are fewer than 6
-    pairs. That the three types occur is judged by the intervals of their shares.
+    A finding that is tested ``holds`` if its adjusted p is below 0.05 and the ranks, or
+    the correlation, have the sign that the paper reports. It ``does not hold`` if they
+    have the opposite sign. Otherwise, and for fewer than 6 pairs, it is
+    ``inconclusive``. Whether all three types of groups occur is judged by the intervals
+    of their fractions, not by a test.
 
     Args:
-        sets (mapping): By attack, a record for each pair.
-        tables (mapping): ``types`` and, with concepts, ``relation``.
-        masked (mapping): By attack and layer: ``units``, how many were masked; and by
-            share, for each pair, by how much masking the sensitive ones was better than
-            masking as many at random.
-        seed (int): Of bootstrap and permutations.
+        records (mapping): By attack, one record for each pair.
+        tables (mapping): The tables ``types`` and, with concepts, ``relation``.
+        gains (mapping): By attack and layer: ``units``, the number of masked units; and
+            for the stored attack (``adversarial``) and the ``adaptive`` one, for each
+            pair, the accuracy with the most sensitive units masked minus that with as
+            many random units masked.
+        seed (int): Seed of the bootstrap and the permutations.
 
     Returns:
-        *list[dict]*: ``attack``, ``finding``, ``about``, ``value`` (what would be 0 if
-        there were nothing to it), ``low``, ``high``, ``p``, ``direction`` (1 for the
-        paper's side, -1 for the other), ``p_adjusted`` (Benjamini and Hochberg, over
-        all rows), ``pairs`` and ``verdict``.
+        *list[dict]*: ``attack``, ``finding``, ``about`` (what ``value`` is), ``value``
+        (the effect size, 0 under the null hypothesis), ``low``, ``high``, ``p``,
+        ``direction`` (1 for the sign that the paper reports, -1 for the opposite, 0 for
+        neither), ``p_adjusted`` (by Benjamini and Hochberg, over all rows), ``pairs``
+        and ``verdict``.
     """
     rows: list[Row] = []
-    for attack, records in sets.items():
-        good = [record for record in records if holds(record)]
-        rows.append(_three_types(attack, tables))
-        rows += _of_pairs(attack, good, seed)
-        rows += _of_units(attack, tables)
-        rows += _of_masking(attack, masked, seed)
+    for attack, all_records in records.items():
+        studied = list(filter(predictions_match, all_records))
+        found = [
+            _three_types(attack, tables),
+            *_pixel_findings(studied, seed),
+            *_region_findings(studied, seed),
+            *_unit_findings(attack, tables),
+            *_masking_findings(attack, gains, seed),
+        ]
+        rows += [{"attack": attack, **row} for row in found]
     for row, p in zip(rows, adjusted([row["p"] for row in rows]), strict=True):
         row["p_adjusted"] = p
         row.setdefault("verdict", _verdict(row))
@@ -68,13 +78,13 @@ def findings(
 
 
 def sentence(row: Row) -> str:
-    """One line on a finding."""
+    """A finding in one line."""
     if row["pairs"] < MIN_PAIRS:
-        why = f"{row['pairs']} pairs are too few, want {MIN_PAIRS} or more"
+        why = f"too few pairs: got {row['pairs']}, want at least {MIN_PAIRS}"
     else:
-        why = f"{row['about']} {_number(row['value'])}"
+        why = f"{row['about']}: {_number(row['value'])}"
         if row["low"] is not None:
-            why += f", {_number(row['low'])} to {_number(row['high'])}"
+            why += f", 95 % interval {_number(row['low'])} to {_number(row['high'])}"
         if row["p_adjusted"] is not None:
             why += f", adjusted p {row['p_adjusted']:.2g}"
     return f"{row['attack']}: {row['finding']}: {row['verdict']} ({why})"
@@ -84,18 +94,11 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
 
 
-def _tested(
-    attack: str,
-    finding: str,
-    about: str,
-    each: Sequence[float | None],
-    seed: int,
-) -> Row:
-    """A row on values of pairs, above 0 where they agree with the paper."""
-    found = mean_interval(each, seed)
-    p, direction = signed_rank(each, seed)
+def _tested(finding: str, about: str, values: Sequence[float | None], seed: int) -> Row:
+    """A row on one value for each pair, above 0 if the pair agrees with the paper."""
+    found = mean_interval(values, seed)
+    p, direction = signed_rank(values, seed)
     return {
-        "attack": attack,
         "finding": finding,
         "about": about,
         "value": found["mean"],
@@ -108,26 +111,25 @@ def _tested(
 
 
 def _three_types(attack: str, tables: Tables) -> Row:
-    shares = [
+    rows = [
         row
         for row in tables["types"]
         if row["attack"] == attack
         and row["groups"] == "above_median"
         and row["type"] in TYPE_NAMES[:3]
     ]
-    rarest = min(shares, key=lambda row: -1 if row["mean"] is None else row["mean"])
-    verdict = OPEN
-    if all(row["low"] is not None for row in shares):
-        if all(row["low"] >= LEAST_SHARE for row in shares):
+    rarest = min(rows, key=lambda row: -1 if row["mean"] is None else row["mean"])
+    verdict = INCONCLUSIVE
+    if all(row["low"] is not None for row in rows):
+        if all(row["low"] >= MIN_FRACTION for row in rows):
             verdict = HOLDS
-        elif any(row["high"] < LEAST_SHARE for row in shares):
+        elif any(row["high"] < MIN_FRACTION for row in rows):
             verdict = FAILS
     return {
-        "attack": attack,
-        "finding": "there are promotion-dominated, suppression-dominated and balanced "
-        "groups",
-        "about": f"share of the rarest type ({rarest['type']}) among groups above the "
-        "median effect",
+        "finding": "promotion-dominated, suppression-dominated and balanced groups "
+        "occur",
+        "about": f"fraction of the rarest type ({rarest['type']}) among groups with an "
+        "effect above the median",
         "value": rarest["mean"],
         "low": rarest["low"],
         "high": rarest["high"],
@@ -138,43 +140,42 @@ def _three_types(attack: str, tables: Tables) -> Row:
     }
 
 
-def _of_pairs(attack: str, good: Sequence[Record], seed: int) -> list[Row]:
+def _pixel_findings(records: Sequence[Record], seed: int) -> list[Row]:
     def smallest(record: Record, ranking: str) -> float:
         return float(record["refinement"][ranking]["smallest_fraction"])
 
-    rows = [
+    return [
         _tested(
-            attack,
-            "groups that are perturbed more have more effect",
+            "groups with larger perturbations have larger effects",
             "mean rank correlation of effect and |delta|",
-            [record["correlation"] for record in good],
+            [record["correlation"] for record in records],
             seed,
-        )
+        ),
+        *(
+            _tested(
+                f"attacks need fewer groups ranked by effect than {name}",
+                "mean difference of the fractions of groups needed",
+                [smallest(r, ranking) - smallest(r, "effect") for r in records],
+                seed,
+            )
+            for ranking, name in _OTHER_RANKINGS.items()
+        ),
     ]
-    rows += [
-        _tested(
-            attack,
-            f"ranked by effect, fewer groups are enough than by {other}",
-            "mean part of the groups saved",
-            [smallest(r, other) - smallest(r, "effect") for r in good],
-            seed,
-        )
-        for other in ("random", "|delta|")
-    ]
-    rows += [
-        _tested(
-            attack,
-            f"perturbations keep to the regions that the model looks at ({reads})",
-            "mean lift over a random region, less 1,",
-            [r["interpretability"][reads]["lift"] - 1 for r in good],
-            seed,
-        )
-        for reads in READINGS
-    ]
-    return rows
 
 
-def _of_units(attack: str, tables: Tables) -> list[Row]:
+def _region_findings(records: Sequence[Record], seed: int) -> list[Row]:
+    return [
+        _tested(
+            f"perturbations are concentrated in the regions of class maps ({reading})",
+            "mean lift over a random region, minus 1",
+            [r["interpretability"][reading]["lift"] - 1 for r in records],
+            seed,
+        )
+        for reading in READINGS
+    ]
+
+
+def _unit_findings(attack: str, tables: Tables) -> list[Row]:
     rows = []
     for row in tables.get("relation", ()):
         if row["attack"] != attack:
@@ -182,19 +183,18 @@ def _of_units(attack: str, tables: Tables) -> list[Row]:
         for finding, rho, p in (
             ("sensitive units are interpretable", "rho", "p"),
             (
-                "sensitive units are interpretable beyond their activation scale",
+                "sensitive units are interpretable at a fixed activation scale",
                 "partial_rho",
                 "partial_p",
             ),
         ):
-            # NaN where all units are alike: there is nothing to correlate.
+            # NaN if all units have equal values: the correlation does not exist.
             exists = len(known([row[rho], row[p]])) == 2
             enough = row["pairs"] >= MIN_PAIRS
             rows.append(
                 {
-                    "attack": attack,
                     "finding": finding,
-                    "about": f"{row['layer']}: rank correlation",
+                    "about": f"rank correlation in {row['layer']}",
                     "value": row[rho] if exists else None,
                     "low": None,
                     "high": None,
@@ -206,25 +206,23 @@ def _of_units(attack: str, tables: Tables) -> list[Row]:
     return rows
 
 
-def _of_masking(attack: str, masked: AgainstRandom, seed: int) -> list[Row]:
-    """Against as many random units: any change of a model disturbs an attack that was
-    made for it."""
+def _masking_findings(attack: str, gains: Gains, seed: int) -> list[Row]:
+    """Compared with as many random units: any change of a model weakens an attack that
+    was made for it."""
     return [
         _tested(
-            attack,
-            f"masking sensitive units defends better than others against {under}",
-            f"{layer}, {found['units']} units: gain in accuracy over random ones",
-            found[share],
+            f"masking sensitive units defends better than random ones against {name}",
+            f"gain in accuracy over {found['units']} random units of {layer}",
+            found[key],
             seed,
         )
-        for (of, layer), found in masked.items()
-        if of == attack
-        for share, under in (("adversarial", "the stored attack"),
-                             ("adaptive", "an adaptive one"))
-    ]  # fmt: skip
+        for (of_attack, layer), found in gains.items()
+        if of_attack == attack
+        for key, name in _ATTACKS.items()
+    ]
 
 
 def _verdict(row: Row) -> str:
     if row["p_adjusted"] is None or row["p_adjusted"] >= ALPHA:
-        return OPEN
-    return {1: HOLDS, -1: FAILS}.get(row["direction"], OPEN)
+        return INCONCLUSIVE
+    return {1: HOLDS, -1: FAILS}.get(row["direction"], INCONCLUSIVE)

@@ -1,22 +1,24 @@
-"""What the study found, as it is written and read back."""
+"""The result of the study, and how it is read from a file."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from captum_pse._io.saved import check_format, renamed
+from captum_pse._model.checks import check_choice
+from captum_pse.studies.findings import INCONCLUSIVE
 from captum_pse.studies.tables import Row, Tables
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from captum_pse._drawing.figure import Figure
 
-#: The figures that are of all attacks.
-OfAll: TypeAlias = Literal["types", "refinement", "interpretability"]
+#: The figures that show all attacks.
+FigureName: TypeAlias = Literal["types", "refinement", "interpretability"]
 
-#: Those that a study always has, and that are looked at here.
+#: Tables that a file of a study must hold.
 _TABLES = {
     "attacks",
     "correlation",
@@ -26,30 +28,31 @@ _TABLES = {
     "types",
 }
 
-#: Of the manifest, checked when it is read.
+#: The format in the manifest, checked when a file is read.
 FORMAT = "captum_pse.Study/2"
 _OLDER = "captum_pse.Study/1"
-#: Names that were others in the older format.
+#: The names of today, by patterns of the names in the older format.
 _RENAMED = {
     "fresh(_.+)?": r"adaptive\1",
     "baseline(_low|_high)?": r"expected\1",
     "smallest(_by_.+)?": r"smallest_fraction\1",
     "batch": "batch_size",
 }
+#: The verdict of the older format that has another name today.
+_OLDER_INCONCLUSIVE = "cannot be told"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Study:
-    """What the study found, as tables: lists of dicts, one a row.
+    """The result of :func:`captum_pse.study`, which also writes it to ``study.json``.
 
-    Made by :func:`captum_pse.study`, which also writes it to ``study.json``; None
-    stands for a number that does not exist, as an interval of too few pairs, or is
-    infinite.
+    A table is a list of dicts, one for each row. None stands for a number that is
+    infinite or does not exist, such as the interval of too few pairs.
 
     Attributes:
-        tables (dict[str, list[dict]]): By the name of the file; see
+        tables (dict[str, list[dict]]): The tables by name; see
             :func:`captum_pse.study`.
-        manifest (dict): Versions, seed, settings and digests of what came in.
+        manifest (dict): Versions, settings, and digests of the inputs.
 
     Examples::
 
@@ -63,8 +66,8 @@ class Study:
         ...     again = Study.load(out)
         >>> again.tables == found.tables, again.manifest == found.manifest
         (True, True)
-        >>> {row["verdict"] for row in found.summary()}  # too few
-        {'cannot be told'}
+        >>> {row["verdict"] for row in found.summary()}  # one pair is too few
+        {'inconclusive'}
     """
 
     tables: Tables
@@ -72,11 +75,15 @@ class Study:
 
     @classmethod
     def load(cls, out: str | Path) -> Study:
-        """Reads what :func:`captum_pse.study` wrote into a folder.
+        """Reads the result from a folder that :func:`captum_pse.study` wrote.
+
+        Args:
+            out (str or Path): The folder.
 
         Raises:
-            FileNotFoundError: It holds no ``study.json``.
-            ValueError: That is damaged, or of another format, which the message says.
+            FileNotFoundError: The folder holds no ``study.json``.
+            ValueError: The file is damaged or has another format, which the message
+                states.
         """
         path = Path(out) / "study.json"
         if not path.is_file():
@@ -87,6 +94,9 @@ class Study:
             if isinstance(manifest, dict) and manifest.get("format") == _OLDER:
                 found = renamed(found, _RENAMED)
                 found["manifest"]["format"] = FORMAT
+                for row in found["tables"]["findings"]:
+                    if row["verdict"] == _OLDER_INCONCLUSIVE:
+                        row["verdict"] = INCONCLUSIVE
             study = cls(found["tables"], found["manifest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
@@ -100,14 +110,17 @@ class Study:
         return f"Study({', '.join(map(repr, attacks))})"
 
     def summary(self) -> list[dict[str, Any]]:
-        """The findings: one row for each, with its verdict."""
+        """The findings with their verdicts, one row for each finding and attack."""
         return self.tables["findings"]
 
-    def plot(self, name: OfAll) -> Figure:
-        """One of the figures that are of all attacks.
+    def plot(self, name: FigureName) -> Figure:
+        """Draws one of the figures that show all attacks.
 
         Args:
             name (str): ``"types"``, ``"refinement"`` or ``"interpretability"``.
+
+        Returns:
+            *Figure*: The figure.
 
         Raises:
             ValueError: There is no such figure.
@@ -118,15 +131,10 @@ class Study:
             plot_types,
         )
 
+        check_choice("name", name, get_args(FigureName))
         tables = self.tables
         if name == "types":
             return plot_types(tables["types"])
         if name == "refinement":
             return plot_refinement_curves(tables["refinement"])
-        if name == "interpretability":
-            return plot_interpretability(
-                tables["interpretability"], tables["correlation"]
-            )
-        raise ValueError(
-            f"name: got {name!r}, want 'types', 'refinement' or 'interpretability'"
-        )
+        return plot_interpretability(tables["interpretability"], tables["correlation"])

@@ -1,19 +1,18 @@
-"""The stages of the study, each of which keeps what it has done."""
+"""The stages of the study, each of which keeps its partial results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from captum_pse._io.checkpoint import fingerprint
 from captum_pse._io.manifest import versions
 from captum_pse._io.tasks import run_tasks
-from captum_pse._model.forward import first_scores
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import NetworkDissection
 from captum_pse.dissection.result import Dissection
@@ -21,9 +20,22 @@ from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
 from captum_pse.pixels.refinement import FRACTIONS
 from captum_pse.regions.adversarial_cam import AdversarialCAM
+from captum_pse.studies.digests import (
+    dissection_digest,
+    model_digest,
+    pairs_digest,
+    run_digest,
+)
 from captum_pse.studies.findings import findings
-from captum_pse.studies.of_pair import study_pair
-from captum_pse.studies.tables import Record, Row, Tables, holds, pair_tables
+from captum_pse.studies.pair_record import study_pair
+from captum_pse.studies.settings import Settings
+from captum_pse.studies.tables import (
+    Record,
+    Row,
+    Tables,
+    pair_tables,
+    predictions_match,
+)
 from captum_pse.units.dissection_sensitivity import DissectionSensitivity
 from captum_pse.units.masking_curves import (
     MaskingCurves,
@@ -34,24 +46,25 @@ from captum_pse.units.rankings import unit_rankings, units_in
 from captum_pse.units.relation import Relation, relate
 from captum_pse.units.sensitivity import UnitSensitivity
 
-#: Which parts of a layer's units are masked.
-PARTS = (0, 0.1, 0.2, 0.4)
-#: Which of them the findings look at, fixed before anything is seen.
-PART = 0.1
+Key = TypeVar("Key", bound=Hashable)
+
+#: The fractions of a layer's units that are masked.
+MASKED_FRACTIONS = (0, 0.1, 0.2, 0.4)
+#: The one of them that the findings test, chosen before any result was known.
+TESTED_FRACTION = 0.1
 
 
 class Stages:
-    """One run of the study.
+    """One run of the study, in stages that are computed when they are first needed.
 
     Args:
-        model (nn.Module): On its device.
-        attacks (mapping): By name, pairs.
-        mask (Tensor): The feature mask of all.
-        chosen (mapping): The settings, by the names of
-            :func:`captum_pse.studies.run.study`.
-        told (mapping): More that the results depend on, for JSON.
-        concepts (ConceptDataset, optional): To dissect with.
-        partial (Path): The folder of partial results.
+        model (nn.Module): The model, on its device.
+        attacks (mapping): The pairs of each attack, by name.
+        mask (Tensor): The feature mask of all images.
+        settings (Settings): The settings of the study.
+        extra (mapping): More settings of the caller, as plain JSON.
+        concepts (ConceptDataset, optional): The concepts to dissect the layers with.
+        partial_results (Path): The folder of partial results.
         show_progress (bool): Whether to show progress bars.
     """
 
@@ -60,57 +73,27 @@ class Stages:
         model: nn.Module,
         attacks: Mapping[str, AdversarialPair],
         mask: Tensor,
-        chosen: Mapping[str, Any],
-        told: Mapping[str, Any],
+        settings: Settings,
+        extra: Mapping[str, Any],
         concepts: ConceptDataset | None,
-        partial: Path,
+        partial_results: Path,
         show_progress: bool,
     ) -> None:
         self.model, self.attacks, self.mask = model, attacks, mask
-        self.chosen, self.told, self.concepts = chosen, told, concepts
-        self.partial = partial
+        self.settings, self.extra, self.concepts = settings, extra, concepts
+        self.partial_results = partial_results
         self.show_progress = show_progress
 
-    @cached_property
-    def digest(self) -> str:
-        """Of all that the stages start from, but for the concepts.
-
-        Not of the device, which is another one in each process.
-        """
-        chosen = {k: v for k, v in self.chosen.items() if k != "device"}
-        names = {name: list(pairs.names) for name, pairs in self.attacks.items()}
-        told = {**chosen, **self.told, **versions(), "names": names}
-        tensors = [self.mask]
-        for pairs in self.attacks.values():
-            tensors += self._tensors(pairs)
-        return fingerprint({**told, "model": self._model_digest()}, tensors)
-
-    def _model_digest(self) -> str:
-        """Of its weights, and of what its code makes of them: not all that a model
-        computes is in its state."""
-        state = self.model.state_dict()
-        first = next(iter(self.attacks.values())).natural[:1]
-        assert isinstance(first, Tensor)
-        with torch.no_grad():
-            scores = first_scores(self.model, (first.to(self.chosen["device"]),))
-        return fingerprint({"state": list(state)}, [*state.values(), scores])
-
-    def manifest(self) -> Row:
-        digests = {
-            name: fingerprint({}, self._tensors(pairs))
-            for name, pairs in self.attacks.items()
-        }
-        digests["model"] = self._model_digest()
-        if self.concepts is not None:
-            digests["dissection"] = self._dissected()
-        device = torch.device(self.chosen["device"]).type
-        settings = {**self.chosen, "device": device, **self.told}
-        return {**versions(), **settings, "digests": digests}
-
     def tables(self) -> Tables:
-        seed = self.chosen["seed"]
+        """All tables of the study, by name."""
+        seed = self.settings.seed
         tables = pair_tables(self.records, FRACTIONS, seed)
-        tables["units"] = self._units()
+        tables["units"] = [
+            {"attack": attack, **row}
+            for attack, layers in self.sensitivity.items()
+            for layer in layers
+            for row in layer.table()
+        ]
         if self.concepts is not None:
             tables["relation"] = [
                 {"attack": attack, **row}
@@ -122,24 +105,47 @@ class Stages:
                 for attack, relation in self.relations.items()
                 for row in relation.enrichment_table()
             ]
-        tables["masking"] = self._masking()
-        tables["findings"] = findings(self.records, tables, self.against_random(), seed)
+        tables["masking"] = [
+            {"attack": attack, **row, "pairs": len(self.studied[attack])}
+            for attack, curves in self.masking.items()
+            for curve in curves
+            for row in curve.table()
+        ]
+        gains = self.gains_over_random()
+        tables["findings"] = findings(self.records, tables, gains, seed)
         return tables
+
+    def manifest(self) -> Row:
+        """The versions, the settings, and digests of the inputs."""
+        digests = {name: pairs_digest(pairs) for name, pairs in self.attacks.items()}
+        device = self.settings.device
+        digests["model"] = model_digest(self.model, self.attacks, device)
+        if self.concepts is not None:
+            digests["dissection"] = dissection_digest(self.dissection)
+        settings = asdict(self.settings) | {"device": torch.device(device).type}
+        return {**versions(), **settings, **self.extra, "digests": digests}
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of all inputs except the concepts."""
+        return run_digest(
+            self.model, self.attacks, self.mask, self.settings, self.extra
+        )
 
     @cached_property
     def records(self) -> dict[str, list[Record]]:
-        """By attack, what came of each pair."""
+        """By attack, one record for each pair; see :func:`study_pair`."""
         pixels = PromotionSuppression(self.model)
-        maps = AdversarialCAM(self.model, self.chosen["layer"])
+        maps = AdversarialCAM(self.model, self.settings.layer)
 
         def record(pairs: AdversarialPair, i: int) -> Row:
             found = study_pair(
                 pixels,
                 maps,
-                pairs.select(i).to(self.chosen["device"]),
+                pairs.select(i).to(self.settings.device),
                 self.mask,
-                batch_size=self.chosen["batch_size"],
-                seed=self.chosen["seed"] + i,
+                batch_size=self.settings.batch_size,
+                seed=self.settings.seed + i,
             )
             return {"pair": pairs.names[i], **found}
 
@@ -148,38 +154,41 @@ class Stages:
             for name, pairs in self.attacks.items()
             for i in range(len(pairs))
         }
-        found = self._do("pairs", tasks, self.digest)
+        found = self._run("pairs", tasks, self.digest)
         return {
             name: [found[name, i] for i in range(len(pairs))]
             for name, pairs in self.attacks.items()
         }
 
     @cached_property
-    def good(self) -> dict[str, AdversarialPair]:
-        """The pairs that are what they say, of the attacks that have any."""
-        kept = {
-            name: torch.tensor([holds(record) for record in records])
+    def studied(self) -> dict[str, AdversarialPair]:
+        """By attack, the pairs whose labels match the model's predictions.
+
+        Attacks without such pairs are left out.
+        """
+        masks = {
+            name: torch.tensor([predictions_match(record) for record in records])
             for name, records in self.records.items()
         }
         return {
-            name: self.attacks[name].select(mask).to(self.chosen["device"])
-            for name, mask in kept.items()
+            name: self.attacks[name].select(mask).to(self.settings.device)
+            for name, mask in masks.items()
             if mask.any()
         }
 
     @cached_property
     def sensitivity(self) -> dict[str, list[UnitSensitivity]]:
-        """By attack, one for each layer."""
-        method = DissectionSensitivity(self.model, self.chosen["layers"])
+        """By attack, the sensitivity of the units of each layer."""
+        method = DissectionSensitivity(self.model, self.settings.layers)
 
         def record(pairs: AdversarialPair) -> Row:
             layers = method.over(
-                pairs, batch_size=self.chosen["batch_size"], seed=self.chosen["seed"]
+                pairs, batch_size=self.settings.batch_size, seed=self.settings.seed
             )
             return {"layers": [layer.to_record() for layer in layers]}
 
-        tasks = {name: partial(record, pairs) for name, pairs in self.good.items()}
-        found = self._do("units", tasks, self.digest)
+        tasks = {name: partial(record, pairs) for name, pairs in self.studied.items()}
+        found = self._run("units", tasks, self.digest)
         return {
             name: [UnitSensitivity.of_record(layer) for layer in record["layers"]]
             for name, record in found.items()
@@ -187,32 +196,33 @@ class Stages:
 
     @cached_property
     def dissection(self) -> Dissection:
+        """The concepts that the units of the layers detect."""
         assert self.concepts is not None
-        method = NetworkDissection(self.model, self.chosen["layers"])
+        method = NetworkDissection(self.model, self.settings.layers)
         return method.dissect(
             self.concepts,
-            batch_size=self.chosen["batch_size"],
-            device=self.chosen["device"],
-            checkpoints=self.partial / "dissection",
+            batch_size=self.settings.batch_size,
+            device=self.settings.device,
+            checkpoints=self.partial_results / "dissection",
             show_progress=self.show_progress,
         )
 
     @cached_property
     def relations(self) -> dict[str, Relation]:
+        """By attack, the relation of sensitivity and interpretability."""
         return {
-            name: relate(layers, self.dissection, seed=self.chosen["seed"])
+            name: relate(layers, self.dissection, seed=self.settings.seed)
             for name, layers in self.sensitivity.items()
         }
 
     @cached_property
     def masking(self) -> dict[str, list[MaskingCurves]]:
-        """By attack, the curves of each layer."""
-        seed, batch_size = self.chosen["seed"], self.chosen["batch_size"]
-
+        """By attack, the masking curves of each layer."""
+        seed, batch_size = self.settings.seed, self.settings.batch_size
         attack = partial(
             adaptive_pgd,
-            eps=self.chosen["adaptive_eps"],
-            steps=self.chosen["adaptive_steps"],
+            eps=self.settings.adaptive_eps,
+            steps=self.settings.adaptive_steps,
             batch_size=batch_size,
         )
 
@@ -220,7 +230,7 @@ class Stages:
             dissection = None if self.concepts is None else self.dissection
             curves = evaluate_masking(
                 self.model,
-                self.good[name],
+                self.studied[name],
                 layer.layer,
                 unit_rankings(layer, dissection),
                 [count],
@@ -230,86 +240,60 @@ class Stages:
             )
             return curves.to_record()
 
-        counts = {
-            layer.layer: sorted({units_in(part, len(layer)) for part in PARTS})
-            for layers in self.sensitivity.values()
-            for layer in layers
-        }
+        def counts(layer: UnitSensitivity) -> list[int]:
+            return sorted({units_in(f, len(layer)) for f in MASKED_FRACTIONS})
+
         tasks = {
             (name, k, count): partial(record, name, layer, count)
             for name, layers in self.sensitivity.items()
             for k, layer in enumerate(layers)
-            for count in counts[layer.layer]
+            for count in counts(layer)
         }
-        run = self.digest + (self._dissected() if self.concepts is not None else "")
-        found = self._do("masking", tasks, run)
+        digest = self.digest
+        if self.concepts is not None:
+            digest += dissection_digest(self.dissection)
+        found = self._run("masking", tasks, digest)
+        curves = {key: MaskingCurves.of_record(each) for key, each in found.items()}
         return {
             name: [
-                MaskingCurves.join(
-                    [
-                        MaskingCurves.of_record(found[name, k, count])
-                        for count in counts[layer.layer]
-                    ]
-                )
+                MaskingCurves.join([curves[name, k, count] for count in counts(layer)])
                 for k, layer in enumerate(layers)
             ]
             for name, layers in self.sensitivity.items()
         }
 
-    def against_random(self) -> dict[tuple[str, str], Row]:
-        """By attack and layer, for each pair, by how much more often the model says the
-        true label with the sensitive units masked than with as many random ones."""
-        found = {}
+    def gains_over_random(self) -> dict[tuple[str, str], Row]:
+        """By attack and layer, the gain in accuracy of each pair.
+
+        The gain is the accuracy with the most sensitive units masked minus the accuracy
+        with as many random units masked, for the stored attack (``adversarial``) and
+        the ``adaptive`` one.
+        """
+        gains: dict[tuple[str, str], Row] = {}
         for attack, layers in self.masking.items():
             for curves, layer in zip(layers, self.sensitivity[attack], strict=True):
-                units = units_in(PART, len(layer))
-                chosen, random = (
-                    curves.outcomes[ranking, units]
-                    for ranking in ("sensitive", "random")
-                )
-                found[attack, curves.layer] = {
+                units = units_in(TESTED_FRACTION, len(layer))
+                chosen = curves.outcomes["sensitive", units]
+                random = curves.outcomes["random", units]
+                gains[attack, curves.layer] = {
                     "units": units,
                     **{
-                        share: [a - b for a, b in zip(chosen[share], random[share],
-                                                      strict=True)]
-                        for share in ("adversarial", "adaptive")
+                        key: [
+                            a - b for a, b in zip(chosen[key], random[key], strict=True)
+                        ]
+                        for key in ("adversarial", "adaptive")
                     },
-                }  # fmt: skip
-        return found
+                }
+        return gains
 
-    def _units(self) -> list[Row]:
-        return [
-            {"attack": attack, **row}
-            for attack, layers in self.sensitivity.items()
-            for layer in layers
-            for row in layer.table()
-        ]
-
-    def _masking(self) -> list[Row]:
-        return [
-            {"attack": attack, **row, "pairs": len(self.good[attack])}
-            for attack, curves in self.masking.items()
-            for curve in curves
-            for row in curve.table()
-        ]
-
-    def _dissected(self) -> str:
-        layers = self.dissection.layers.values()
-        parts = [t for layer in layers for t in (layer.thresholds, layer.intersections)]
-        return fingerprint({}, [*parts, self.dissection.concept_areas])
-
-    def _do(self, stage: str, tasks: Mapping[Any, Any], run: str) -> dict[Any, Row]:
-        """The records of the tasks, by their keys."""
-        keys = list(tasks)
+    def _run(
+        self, stage: str, tasks: Mapping[Key, Callable[[], Row]], digest: str
+    ) -> dict[Key, Row]:
+        """The record of each task, by the task's key."""
         records = run_tasks(
-            {f"{i:05d}": tasks[key] for i, key in enumerate(keys)},
-            self.partial / stage,
-            run,
+            {f"{i:05d}": task for i, task in enumerate(tasks.values())},
+            self.partial_results / stage,
+            digest,
             stage if self.show_progress else None,
         )
-        return dict(zip(keys, records, strict=True))
-
-    @staticmethod
-    def _tensors(pairs: AdversarialPair) -> list[Tensor]:
-        sides = pairs.natural, pairs.adversarial, pairs.true_label, pairs.attack_label
-        return [x for x in sides if isinstance(x, Tensor)]
+        return dict(zip(tasks, records, strict=True))

@@ -1,11 +1,13 @@
-"""Hidden units: how far they change under attack, what they detect, masking them.
+"""Hidden units: how they change under attack, what they detect, how to mask them.
 
 - ``dissection_sensitivity``: :class:`captum_pse.DissectionSensitivity`
 - ``result``: the units of one pair; ``sensitivity``: means over pairs
-- ``norms``: the change of a unit as one number
-- ``rankings``: what units are ranked by
+- ``norms``: the size of a unit's change as one number
+- ``rankings``: the values by which units are ranked
 - ``relation``: whether sensitive units are interpretable
-- ``masking``: masks units; ``masking_curves``: accuracy as more are masked
+- ``masking``: masks units; ``masked_copy``: a masked copy of a model
+- ``masking_curves``: accuracy as more units are masked; ``adaptive_attack``: attacks on
+  masked models
 - ``hardening``: masking as a defence
 - ``figure``: the figures
 """

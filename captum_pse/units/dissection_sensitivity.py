@@ -1,4 +1,4 @@
-"""Which hidden units an adversarial perturbation works through."""
+"""DissectionSensitivity: the hidden units that an adversarial perturbation changes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from captum_pse._io.distributed import rank_and_size
 from captum_pse._model.activations import scores_and_activations
+from captum_pse._model.checks import check_choice, check_positive_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
 from captum_pse._model.positions import check_channel_dim
@@ -22,13 +23,13 @@ from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pairs.scored import pass_pair
 from captum_pse.units.norms import Norm
 from captum_pse.units.result import (
+    UNIT_COMPONENTS,
     UnitComponent,
     UnitDecomposition,
-    check_unit_component,
 )
 from captum_pse.units.sensitivity import RunningSensitivity, UnitSensitivity
 
-#: A value for one layer, or a list for several.
+#: One value for one layer, or a list for several layers.
 Values = TypeVar("Values", Tensor, list[Tensor])
 Decompositions = TypeVar("Decompositions", UnitDecomposition, list[UnitDecomposition])
 Sensitivities = TypeVar("Sensitivities", UnitSensitivity, list[UnitSensitivity])
@@ -37,29 +38,29 @@ Sensitivities = TypeVar("Sensitivities", UnitSensitivity, list[UnitSensitivity])
 class DissectionSensitivity(
     LayerAttribution, Generic[Values, Decompositions, Sensitivities]
 ):
-    r"""How an adversarial perturbation moves the units of a layer.
+    r"""Measures how an adversarial perturbation changes the units of a layer.
 
-    With ``A_k(x)`` the activation of unit k, at one or many positions, the change of
-    the pair ``x0``, ``x' = x0 + delta`` is ``A_k(x') - A_k(x0)``; its positive part is
-    promotion, and that of its negative suppression. The sensitivity of a unit to the
-    pair is a norm of the change over the positions. Whether sensitive units are those
-    with a meaning is for :func:`captum_pse.relate` to say, beside
-    :class:`captum_pse.NetworkDissection`.
+    Let ``A_k(x)`` be the activation of unit k, at one or many positions. For a pair
+    ``x0``, ``x' = x0 + delta``, the change of the unit is ``A_k(x') - A_k(x0)``,
+    promotion is ``max(A_k(x') - A_k(x0), 0)`` and suppression is
+    ``max(A_k(x0) - A_k(x'), 0)``. The sensitivity of the unit to the pair is a norm of
+    the change over the positions. :func:`captum_pse.relate` tests whether sensitive
+    units are the interpretable ones found by :class:`captum_pse.NetworkDissection`.
 
     Source: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
     Suppression", arXiv:1904.02057.
 
     Args:
-        forward_func (Callable): The model, in evaluation mode, or a function around it
-            that returns the scores of its classes, ``(N, C)`` or ``(N, C, ...)``.
-        layer (nn.Module, str, or a sequence of them): Where to look: any layer whose
-            output has a dimension for its units. For several layers, everything is a
-            list with an element for each.
-        channel_dim (int, optional): That dimension; -1 for transformers' tokens
-            ``(N, T, K)``. Default: 1
+        forward_func (Callable): The model in evaluation mode, or a function that calls
+            it and returns class scores, ``(N, C)`` or ``(N, C, ...)``.
+        layer (nn.Module, str, or a sequence of them): The layer, or its name. Its
+            output must have a dimension of units. For a sequence of layers, methods
+            return a list with one element for each layer.
+        channel_dim (int, optional): The dimension of the units in the layer's output;
+            -1 for tokens of transformers, ``(N, T, K)``. Default: 1
 
     Raises:
-        TypeError, ValueError: An argument does not fit.
+        TypeError, ValueError: An argument has the wrong type or value.
 
     Examples::
 
@@ -111,7 +112,7 @@ class DissectionSensitivity(
         self.channel_dim = channel_dim
 
     def get_name(self) -> str:
-        """What Captum calls the method."""
+        """The method's name in Captum."""
         return "DissectionSensitivity"
 
     @log_usage()
@@ -125,38 +126,39 @@ class DissectionSensitivity(
         component: UnitComponent = "change",
         additional_forward_args: Any = None,
     ) -> Values:
-        r"""The change of the activations, of the layer's shape.
+        r"""The change of the activations, in the shape of the layer's output.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, shape
                 ``(N, ...)``, floating point.
-            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, of the same
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, in the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
-            target (int, tuple, list or Tensor, optional): The attack label ``t``, as
-                for :class:`captum_pse.PromotionSuppression`. The change does not depend
-                on labels, but the result records them; predictions may agree.
-                Default: None
-            true_target (int, tuple, list or Tensor, optional): The true label ``t0``,
-                likewise. Default: None
+            target (int, tuple, list or Tensor, optional): The attack label ``t``, in
+                the formats of :class:`captum_pse.PromotionSuppression`; None takes the
+                prediction on ``inputs``. The change does not depend on the labels; the
+                result records them. Default: None
+            true_target (int, tuple, list or Tensor, optional): The true label ``t0``;
+                None takes the prediction on ``baselines``. If both labels are None,
+                the two predictions may be equal. Default: None
             component (str, optional): ``"change"``, ``"promotion"`` or
                 ``"suppression"``. Default: ``"change"``
-            additional_forward_args (Any, optional): Passed to ``forward_func`` after
-                the inputs, as everywhere in Captum. Default: None
+            additional_forward_args (Any, optional): Arguments that ``forward_func``
+                takes after the inputs, as in Captum. Default: None
 
         Returns:
             *Tensor* or *list[Tensor]* of **attributions**:
             - **attributions** (*Tensor* or *list[Tensor]*):
-                Of the layer's shape; a list where several layers were asked for.
+                In the shape of the layer's output; a list for several layers.
 
         Raises:
-            TypeError, ValueError: An argument or the layer does not fit; the message
-                says what it was and what is wanted.
+            TypeError, ValueError: An argument or the layer's output has the wrong type
+                or value. The message states what came and what is wanted.
 
         Warns:
-            PredictionWarning: The model does not say ``t`` on ``inputs``, or ``t0`` on
-                ``baselines``.
+            PredictionWarning: The model does not predict ``t`` on ``inputs``, or ``t0``
+                on ``baselines``.
         """
-        check_unit_component(component)
+        check_choice("component", component, UNIT_COMPONENTS)
         results = self._decompose(
             inputs, baselines, target, true_target, additional_forward_args
         )
@@ -172,9 +174,9 @@ class DissectionSensitivity(
         *,
         additional_forward_args: Any = None,
     ) -> Decompositions:
-        """The activations of both sides, with every component and the scores.
+        """The activations on both sides, with every component and the scores.
 
-        Args and Raises: as :meth:`attribute`.
+        Args and Raises: as for :meth:`attribute`.
 
         Returns:
             :class:`captum_pse.UnitDecomposition`, or a list of them for several layers.
@@ -203,35 +205,39 @@ class DissectionSensitivity(
         relative: bool = False,
         additional_forward_args: Any = None,
     ) -> Values:
-        """How much each unit moves in each pair.
+        """The norm of each unit's change in each pair.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): The adversarial ``x'``, ``(N, ...)``.
-            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, likewise.
+            baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, ``(N, ...)``
+                or ``(1, ...)``.
             target (int, tuple, list or Tensor, optional): As for :meth:`attribute`.
                 Default: None
-            true_target (int, tuple, list or Tensor, optional): Likewise. Default: None
+            true_target (int, tuple, list or Tensor, optional): As for
+                :meth:`attribute`. Default: None
             norm (str, optional): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
                 Default: ``"l2"``
-            relative (bool, optional): Likewise. Default: False
-            additional_forward_args (Any, optional): Passed to ``forward_func`` after
-                the inputs. Default: None
+            relative (bool, optional): Whether to divide by the unit's scale; see
+                :meth:`captum_pse.UnitDecomposition.sensitivity`. Default: False
+            additional_forward_args (Any, optional): As for :meth:`attribute`.
+                Default: None
 
         Returns:
-            *Tensor* or *list[Tensor]*: ``(N, K)``, in activation units, at least 0 but
-            for the norm ``"mean"``; a list for several layers.
+            *Tensor* or *list[Tensor]*: ``(N, K)``, in activation units, or without unit
+            if relative; at least 0, except for the norm ``"mean"``; a list for several
+            layers.
 
         Raises:
-            TypeError, ValueError: There is no such norm, or as :meth:`attribute`.
+            TypeError, ValueError: There is no such norm, or as for :meth:`attribute`.
 
         Examples::
 
             >>> from captum_pse.demo import load_model, make_pairs
             >>> method = DissectionSensitivity(load_model(), "features.conv4")
             >>> pair = make_pairs(2)
-            >>> moved = method.unit_sensitivity(*pair, norm="linf")
+            >>> sensitivity = method.unit_sensitivity(*pair, norm="linf")
             >>> largest = method.attribute(*pair).abs().amax(dim=(2, 3))
-            >>> torch.allclose(moved, largest)
+            >>> torch.allclose(sensitivity, largest)
             True
         """
         results = self._decompose(
@@ -252,19 +258,20 @@ class DissectionSensitivity(
         device: str | torch.device | None = None,
         show_progress: bool = False,
     ) -> Sensitivities:
-        """Means over a set of pairs, and the same under noise, batch by batch.
+        """Mean sensitivity over a set of pairs, under the attack and under noise.
 
-        Under ``torchrun``, each process of the default group of ``torch.distributed``
-        takes its share of the batches, and all return the same.
+        The pairs are processed in batches. Under ``torchrun``, the batches are
+        distributed over the processes of the default group of ``torch.distributed``,
+        and all processes return the same result.
 
         Args:
             pairs (AdversarialPair): Any number of pairs.
             norm (str, optional): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
                 Default: ``"l2"``
-            batch_size (int, optional): How many pairs one pass holds. Default: 16
-            seed (int, optional): Of the noise. Default: 0
-            device (str or torch.device, optional): Where the pairs go; None leaves them
-                where they are. Default: None
+            batch_size (int, optional): Number of pairs in one pass. Default: 16
+            seed (int, optional): Seed of the noise. Default: 0
+            device (str or torch.device, optional): Device to which each batch is moved;
+                None leaves the pairs on their device. Default: None
             show_progress (bool, optional): Whether to show a progress bar.
                 Default: False
 
@@ -273,21 +280,20 @@ class DissectionSensitivity(
 
         Raises:
             TypeError, ValueError: ``batch_size`` is not positive, there is no such
-                norm, there are fewer batches than processes, or the model does not take
-                the pairs.
+                norm, there are fewer batches than processes, or the model does not
+                accept the pairs.
 
         Examples::
 
             >>> from captum_pse.demo import load_model, make_pairs
             >>> method = DissectionSensitivity(load_model(), ["features.conv4"])
-            >>> (moved,) = method.over(make_pairs(4), batch_size=2)
-            >>> moved
+            >>> (sensitivity,) = method.over(make_pairs(4), batch_size=2)
+            >>> sensitivity
             UnitSensitivity(96 units of 'features.conv4', 4 pairs)
-            >>> bool((moved.against_control > 1).all())
+            >>> bool((sensitivity.against_control > 1).all())
             True
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size: got {batch_size}, want 1 or more")
+        check_positive_int("batch_size", batch_size)
         running = [RunningSensitivity(norm, self.channel_dim) for _ in self._layers]
         rank, size = rank_and_size()
         starts = range(0, len(pairs), batch_size)
@@ -304,22 +310,22 @@ class DissectionSensitivity(
         )
         for start in bar:
             batch = pairs.select(range(start, min(start + batch_size, len(pairs))))
-            adversarial, natural = self._sides(batch, device)
-            # A batch's noise is the same however many processes there are.
-            mixed = np.random.SeedSequence([seed, start]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
+            adversarial, natural = _sides(batch, device)
+            # The noise of a batch does not depend on the number of processes.
+            batch_seed = np.random.SeedSequence([seed, start]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(batch_seed[0]))
             noisy = tuple(
                 x0 + (x - x0).abs() * _signs(x, generator)
                 for x, x0 in zip(adversarial, natural, strict=True)
             )
-            three = tuple(
+            inputs = tuple(
                 torch.cat(sides)
                 for sides in zip(natural, adversarial, noisy, strict=True)
             )
             _, activations = scores_and_activations(
-                self.forward_func, self._layers, three, differentiable=False
+                self.forward_func, self._layers, inputs, differentiable=False
             )
-            self._check(activations, len(three[0]))
+            self._check(activations, len(inputs[0]))
             for sums, activation in zip(running, activations, strict=True):
                 sums.update(*activation.chunk(3))
         results = [
@@ -336,7 +342,7 @@ class DissectionSensitivity(
         true_target: Label | None,
         additional_forward_args: Any,
     ) -> list[UnitDecomposition]:
-        done = pass_pair(
+        passed = pass_pair(
             self.forward_func,
             self._layers,
             inputs,
@@ -347,17 +353,17 @@ class DissectionSensitivity(
             differentiable=False,
             may_agree=True,
         )
-        n = len(done.pair)
-        self._check(done.activations, 2 * n)
+        n = len(passed.pair)
+        self._check(passed.activations, 2 * n)
         return [
             UnitDecomposition(
-                done.pair,
+                passed.pair,
                 name,
                 natural=activation.detach()[:n],
                 adversarial=activation.detach()[n:],
                 channel_dim=self.channel_dim,
             )
-            for name, activation in zip(self._names, done.activations, strict=True)
+            for name, activation in zip(self._names, passed.activations, strict=True)
         ]
 
     def _check(self, activations: Sequence[Tensor], n_examples: int) -> None:
@@ -369,16 +375,16 @@ class DissectionSensitivity(
                     f"want {n_examples} examples in its first dimension"
                 )
 
-    def _sides(
-        self, pairs: AdversarialPair, device: str | torch.device | None
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Both sides as tuples, the adversarial first."""
-        moved = pairs if device is None else pairs.to(device)
-        x, x0, *_ = moved
-        return (x, x0) if isinstance(x, tuple) else ((x,), (x0,))
+
+def _sides(
+    pairs: AdversarialPair, device: str | torch.device | None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The adversarial and the natural inputs as tuples, on the device."""
+    x, x0, *_ = pairs if device is None else pairs.to(device)
+    return (x, x0) if isinstance(x, tuple) else ((x,), (x0,))
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """1 or -1 at random for each feature."""
+    """A random sign, 1 or -1, for each feature."""
     signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
     return signs.to(like)

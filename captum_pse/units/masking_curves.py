@@ -1,4 +1,4 @@
-"""What silencing more and more units does to a model's accuracy."""
+"""The accuracy of a model as more and more of its units are masked."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 class MaskingCurves(SavedResult):
     """Accuracy as more and more units of a layer are masked.
 
-    Made by :func:`evaluate_masking`. Shares are of the pairs.
+    Made by :func:`evaluate_masking`.
 
     Attributes:
-        layer (str): The layer.
-        outcomes (dict): By ranking and number of units, by share, one number a pair: 1
-            or 0 or, for a random order, the mean over seeds.
+        layer (str): The layer's name.
+        outcomes (dict): For each (ranking, number of masked units), a dict with the
+            outcomes of :meth:`table`, ``clean`` and so on: one number for each pair,
+            1 or 0, or the mean over seeds for random orders.
 
     Examples::
 
@@ -50,8 +51,8 @@ class MaskingCurves(SavedResult):
         >>> row = curves.table()[1]
         >>> row["masked"], row["units"], row["clean_low"] <= row["clean"]
         ('by number', 48, True)
-        >>> of_pairs = curves.outcomes["by number", 48]["clean"]
-        >>> row["clean"] == sum(of_pairs) / len(of_pairs)
+        >>> clean = curves.outcomes["by number", 48]["clean"]
+        >>> row["clean"] == sum(clean) / len(clean)
         True
     """
 
@@ -67,14 +68,14 @@ class MaskingCurves(SavedResult):
         """One row for each ranking and number of masked units.
 
         Returns:
-            *list[dict]*: ``layer``, ``masked`` (the ranking), ``units`` (how many are
-            masked), and these shares of the pairs, in [0, 1]: ``clean``, the model
+            *list[dict]*: ``layer``, ``masked`` (the ranking), ``units`` (the number of
+            masked units), and fractions of the pairs, in [0, 1]: ``clean``, the model
             predicts the true label on the natural input; ``adversarial``, it predicts
             the true label on the adversarial input; ``attacked``, it predicts the
-            attack label there; and, with an adaptive attack, ``adaptive``, it predicts
-            the true label under that attack. ``<name>_low`` and ``<name>_high`` bound a
-            95 % confidence interval: over seeds for a random order (Student, NaN for
-            one seed), else over pairs (Wilson).
+            attack label on the adversarial input; with an adaptive attack,
+            ``adaptive``, it predicts the true label under that attack. ``<name>_low``
+            and ``<name>_high`` bound a 95 % confidence interval: over seeds for random
+            orders (Student, NaN for one seed), else over pairs (Wilson).
         """
         return self._rows
 
@@ -90,10 +91,13 @@ class MaskingCurves(SavedResult):
 
     @classmethod
     def join(cls, parts: Sequence[MaskingCurves]) -> MaskingCurves:
-        """One of several, of the same layer, with different numbers of units.
+        """Joins curves of one layer with different numbers of units.
+
+        Args:
+            parts (sequence of MaskingCurves): The curves.
 
         Raises:
-            ValueError: None, or of several layers.
+            ValueError: There are no curves, or curves of several layers.
         """
         if len({part.layer for part in parts}) != 1:
             layers = [part.layer for part in parts]
@@ -101,19 +105,21 @@ class MaskingCurves(SavedResult):
         rows = [row for part in parts for row in part._rows]
         rankings = list(dict.fromkeys(row["masked"] for row in rows))
         rows.sort(key=lambda row: (rankings.index(row["masked"]), row["units"]))
-        outcomes = {key: of for part in parts for key, of in part.outcomes.items()}
+        outcomes = {
+            key: found for part in parts for key, found in part.outcomes.items()
+        }
         return cls(parts[0].layer, rows, outcomes)
 
     def to_record(self) -> dict[str, Any]:
-        """As what ``json`` can write, with the same numbers when read; see
-        :meth:`of_record`."""
-        outcomes = [[*key, shares] for key, shares in self.outcomes.items()]
+        """The curves as a dict for JSON; :meth:`of_record` restores the same
+        numbers."""
+        outcomes = [[*key, found] for key, found in self.outcomes.items()]
         return {"layer": self.layer, "rows": self._rows, "outcomes": outcomes}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> MaskingCurves:
         """The inverse of :meth:`to_record`."""
-        outcomes = {(name, n): shares for name, n, shares in record["outcomes"]}
+        outcomes = {(name, n): found for name, n, found in record["outcomes"]}
         return cls(record["layer"], record["rows"], outcomes)
 
     _FORMAT = "captum_pse.MaskingCurves/2"
@@ -129,10 +135,10 @@ class MaskingCurves(SavedResult):
         return cls.of_record(renamed(settings, {"fresh(_low|_high)?": r"adaptive\1"}))
 
 
-#: The last one only where the masked model was attacked anew.
-SHARES = ("clean", "adversarial", "attacked", "adaptive")
+#: The outcomes for each pair; ``adaptive`` only with an adaptive attack.
+OUTCOMES = ("clean", "adversarial", "attacked", "adaptive")
 
-#: From a model and pairs to adversarial inputs for that model.
+#: Adaptive attack: takes a model and pairs, returns adversarial inputs for the model.
 AdaptiveAttack: TypeAlias = Callable[[nn.Module, AdversarialPair], Tensor]
 
 
@@ -151,45 +157,47 @@ def evaluate_masking(
     batch_size: int = 16,
     show_progress: bool = False,
 ) -> MaskingCurves:
-    """Masks the first units of several rankings and random ones.
+    """Measures accuracy as more units of a layer are masked, in several orders.
 
-    The pairs are stored: they say how an attack made on the whole model fares on the
-    masked one. How a new attack would, which is what a defence has to stand, ``attack``
-    finds out.
+    Units are masked in the order of each ranking, and in random orders. Stored pairs
+    measure transfer; ``attack`` measures an adaptive attack on the masked model.
 
     Args:
         model (nn.Module): The model, in evaluation mode.
-        pairs (AdversarialPair): Of class labels.
+        pairs (AdversarialPair): Pairs with class labels.
         layer (str): Name of the layer.
-        rankings (mapping): By name, a value ``(K,)`` for each unit; the largest are
-            masked first, the earlier of equal ones. ``"random"`` is added.
-        counts (sequence of int): How many units to mask, 0 to K.
-        seeds (sequence of int, optional): Of the random orders. Default: 0 to 4
-        attack (Callable, optional): From the masked model and the pairs to adversarial
-            inputs, made anew for each set of masked units. Default: None
-        mode (str, optional): See :func:`mask_units`; ranges are those of the pairs'
+        rankings (mapping): For each name, one value for each unit, ``(K,)``. Units with
+            the largest values are masked first; equal ones are ordered by index. The
+            ranking ``"random"`` is added.
+        counts (sequence of int): Numbers of units to mask, 0 to K.
+        seeds (sequence of int, optional): Seeds of the random orders. Default: 0 to 4
+        attack (Callable, optional): An adaptive attack. It takes the masked model and
+            the pairs, and returns adversarial inputs. It runs once for each set of
+            masked units. None measures stored pairs only. Default: None
+        mode (str, optional): See :func:`mask_units`; the ranges are those of the pairs'
             natural inputs. Default: ``"zero"``
-        channel_dim (int, optional): Which dimension counts the units. Default: 1
-        batch_size (int, optional): How many inputs one pass holds. Default: 16
+        channel_dim (int, optional): The dimension of the units in the layer's output.
+            Default: 1
+        batch_size (int, optional): Number of inputs in one pass. Default: 16
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Returns:
-        *MaskingCurves*: A row for each ranking and count, ``"random"`` among them.
+        *MaskingCurves*: One row for each ranking and count, ``"random"`` included.
 
     Raises:
-        TypeError, ValueError: Rankings of other than the layer's units, more units to
-            mask than there are, no seeds, pairs of other than class labels and single
-            inputs, no such layer or mode, or an attack that returns other than finite
-            values of the inputs' shape.
+        TypeError, ValueError: A ranking does not have one value for each unit; a count
+            is above K; there are no seeds; the pairs have several inputs or labels
+            other than classes; there is no such layer or mode; or the attack does not
+            return finite values in the inputs' shape.
 
     Examples::
 
         >>> from captum_pse import DissectionSensitivity
         >>> from captum_pse.demo import load_model, make_pairs
         >>> model, pairs, layer = load_model(), make_pairs(4), "features.conv4"
-        >>> moved = DissectionSensitivity(model, layer).over(pairs)
+        >>> sensitivity = DissectionSensitivity(model, layer).over(pairs)
         >>> curves = evaluate_masking(
-        ...     model, pairs, layer, {"sensitive": moved.mean}, [0, 96], seeds=[0]
+        ...     model, pairs, layer, {"sensitive": sensitivity.mean}, [0, 96], seeds=[0]
         ... )
         >>> [(row["masked"], row["units"], row["clean"]) for row in curves.table()[:2]]
         [('sensitive', 0, 1.0), ('sensitive', 96, 0.25)]
@@ -198,24 +206,16 @@ def evaluate_masking(
     x, x0, t, t0 = pairs
     if not isinstance(x, Tensor) or not isinstance(t, Tensor):
         raise ValueError("pairs: want one input and class labels")
-    _, (first,) = scores_and_activations(
+    _, (activation,) = scores_and_activations(
         model, [find_layer(model, layer)], (x0[:1],), differentiable=False
     )
-    check_channel_dim(channel_dim, layer, first)
-    n_units = first.shape[channel_dim]
-    if not rankings or "random" in rankings:
-        raise ValueError(
-            f"rankings: got {list(rankings)}, want at least one, and none of the name "
-            "'random'"
-        )
-    for name, values in rankings.items():
-        if values.shape != (n_units,) or values.isnan().any():
-            raise ValueError(
-                f"rankings: got {name!r} of shape {tuple(values.shape)}, want a number "
-                f"for each of the {n_units} units of {layer}"
-            )
+    check_channel_dim(channel_dim, layer, activation)
+    n_units = activation.shape[channel_dim]
+    _check_rankings(rankings, n_units, layer)
     if not counts or not all(0 <= count <= n_units for count in counts):
-        raise ValueError(f"counts: got {list(counts)}, want some of 0 to {n_units}")
+        raise ValueError(
+            f"counts: got {list(counts)}, want numbers from 0 to {n_units}"
+        )
     if len(seeds) < 1:
         raise ValueError("seeds: got none, want at least one")
     ranges: dict[Layer, UnitRange] | None = None
@@ -233,67 +233,86 @@ def evaluate_masking(
         for seed in seeds
     ]
 
-    @cache  # All orders begin with nothing and end with everything.
-    def shares(units: frozenset[int]) -> Tensor:
+    def predict(inputs: Tensor) -> Tensor:
+        batches = inputs.split(batch_size)
+        scores = [run_forward(model, (batch.clone(),)) for batch in batches]
+        return torch.cat(scores).argmax(dim=1)
+
+    @cache  # Several orders may mask the same units: none and all, for example.
+    def measure(units: frozenset[int]) -> Tensor:
+        """Which outcomes hold for which pairs, ``(outcomes, pairs)``."""
         masked: dict[Layer, list[int]] = {layer: sorted(units)}
-
-        def says(inputs: Tensor) -> Tensor:
-            parts = inputs.split(batch_size)
-            scores = [run_forward(model, (part.clone(),)) for part in parts]
-            return torch.cat(scores).argmax(dim=1)
-
         with mask_units(
             model, masked, mode=mode, ranges=ranges, channel_dim=channel_dim
         ):
-            said = says(x)
-            found = [says(x0) == t0, said == t0, said == t]
+            predicted = predict(x)
+            found = [predict(x0) == t0, predicted == t0, predicted == t]
             if attack is not None:
-                found.append(says(_attacked(attack, model, pairs)) == t0)
+                found.append(predict(_run_attack(attack, model, pairs)) == t0)
         return torch.stack(found).double().cpu()
 
     rows = []
     outcomes = {}
-    work = [(name, count) for name in orders for count in counts]
-    for name, count in tqdm(work, "masking", disable=not show_progress):
-        # (seeds, shares, pairs)
-        of_pairs = torch.stack(
-            [shares(frozenset(order[:count].tolist())) for order in orders[name]]
+    work = [(ranking, count) for ranking in orders for count in counts]
+    for ranking, count in tqdm(work, "masking", disable=not show_progress):
+        # (seeds, outcomes, pairs)
+        found = torch.stack(
+            [measure(frozenset(order[:count].tolist())) for order in orders[ranking]]
         )
-        # Without a new attack there is no last share.
-        outcomes[name, count] = dict(
-            zip(SHARES, of_pairs.mean(dim=0).tolist(), strict=False)
-        )
-        each = of_pairs.mean(dim=2)
-        row: dict[str, Any] = {"layer": layer, "masked": name, "units": count}
-        for share, values in zip(SHARES, each.unbind(dim=1), strict=False):
-            mean = float(values.mean())
-            if name == "random":
-                spread = float(values.std()) if len(values) > 1 else math.nan
-                reach = student_reach(spread, len(values))
-                low, high = max(mean - reach, 0.0), min(mean + reach, 1.0)
-            else:
-                low, high = wilson(round(mean * len(pairs)), len(pairs))
-            row |= {share: mean, f"{share}_low": low, f"{share}_high": high}
+        # Without an adaptive attack, the last outcome is missing.
+        names = OUTCOMES[: found.shape[1]]
+        by_pair = found.mean(dim=0).tolist()
+        outcomes[ranking, count] = dict(zip(names, by_pair, strict=True))
+        row: dict[str, Any] = {"layer": layer, "masked": ranking, "units": count}
+        for name, fractions in zip(names, found.mean(dim=2).unbind(dim=1), strict=True):
+            interval = (
+                _interval_over_seeds(fractions)
+                if ranking == "random"
+                else wilson(round(float(fractions) * len(pairs)), len(pairs))
+            )
+            row[name] = float(fractions.mean())
+            row[f"{name}_low"], row[f"{name}_high"] = interval
         rows.append(row)
     return MaskingCurves(layer, rows, outcomes)
 
 
-def _attacked(
+def _check_rankings(rankings: Mapping[str, Tensor], n_units: int, layer: str) -> None:
+    if not rankings or "random" in rankings:
+        raise ValueError(
+            f"rankings: got {list(rankings)}, want at least one, and no name 'random'"
+        )
+    for name, values in rankings.items():
+        if values.shape != (n_units,) or values.isnan().any():
+            raise ValueError(
+                f"rankings: got {name!r} of shape {tuple(values.shape)}, want a number "
+                f"for each of the {n_units} units of {layer}"
+            )
+
+
+def _interval_over_seeds(fractions: Tensor) -> tuple[float, float]:
+    """Student's interval of the mean, within [0, 1]; NaN for one seed."""
+    mean = float(fractions.mean())
+    deviation = float(fractions.std()) if len(fractions) > 1 else math.nan
+    reach = student_reach(deviation, len(fractions))
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)
+
+
+def _run_attack(
     attack: AdaptiveAttack, model: nn.Module, pairs: AdversarialPair
 ) -> Tensor:
-    """What the caller's attack makes, checked; the model is as before."""
+    """The inputs that an adaptive attack returns, checked; the model is restored."""
     with torch.enable_grad(), unchanged(model):
-        moved = attack(model, pairs)
+        found = attack(model, pairs)
     natural = pairs.natural
     assert isinstance(natural, Tensor)
-    if not isinstance(moved, Tensor) or moved.shape != natural.shape:
-        kind = tuple(moved.shape) if isinstance(moved, Tensor) else type(moved).__name__
+    if not isinstance(found, Tensor) or found.shape != natural.shape:
+        kind = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(
             f"attack: returned {kind}, want a tensor of shape {tuple(natural.shape)}"
         )
-    if not moved.isfinite().all():
+    if not found.isfinite().all():
         raise ValueError("attack: returned NaN or infinite values, want finite ones")
-    return moved.detach().to(natural)
+    return found.detach().to(natural)
 
 
 def adaptive_pgd(
@@ -304,9 +323,20 @@ def adaptive_pgd(
     steps: int = ADAPTIVE_STEPS,
     batch_size: int = 16,
 ) -> Tensor:
-    """Pushes the natural images of pairs towards their attack labels on another model.
+    """An adaptive attack: targeted PGD on a model, towards the pairs' attack labels.
 
-    Args and Raises: as :func:`targeted_pgd`.
+    Args:
+        model (nn.Module): The masked model.
+        pairs (AdversarialPair): Pairs with natural images in [0, 1] and class labels.
+        eps (float, optional): Largest change of a pixel. Default: 2/255
+        steps (int, optional): Number of steps, of ``2.5 eps / steps`` each. Default: 10
+        batch_size (int, optional): Number of images in one pass. Default: 16
+
+    Returns:
+        *Tensor*: Adversarial images, ``(N, C, H, W)``.
+
+    Raises:
+        ValueError: The images are not in [0, 1].
     """
     natural, targets = pairs.natural, pairs.attack_label
     assert isinstance(natural, Tensor)

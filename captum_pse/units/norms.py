@@ -1,26 +1,21 @@
-"""How far a unit changes, as one number."""
+"""The size of a unit's change, as one number."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
+from captum_pse._model.checks import check_choice
 
 Norm: TypeAlias = Literal["l2", "l1", "linf", "mean"]
-
-
 NORMS: tuple[str, ...] = get_args(Norm)
 
 
 def unit_norm(values: Tensor, norm: Norm, channel_dim: int = 1) -> Tensor:
     """A norm over the positions of each unit, ``(N, K)``, at least single precision."""
-    if norm not in NORMS:
-        raise ValueError(f"norm: got {norm!r}, want one of {', '.join(NORMS)}")
+    check_choice("norm", norm, NORMS)
     exact = torch.promote_types(values.dtype, torch.float32)
     rows = values.movedim(channel_dim, 1).to(exact)
     rows = rows.reshape(*rows.shape[:2], -1)
@@ -30,6 +25,6 @@ def unit_norm(values: Tensor, norm: Norm, channel_dim: int = 1) -> Tensor:
     return torch.linalg.vector_norm(rows, order, dim=2)
 
 
-def relative_to(moved: Tensor, scale: Tensor) -> Tensor:
-    """``moved / scale`` with 0/0 = 0."""
-    return torch.where(moved == 0, 0, moved / scale)
+def relative_to(change: Tensor, scale: Tensor) -> Tensor:
+    """``change / scale`` with 0/0 = 0."""
+    return torch.where(change == 0, 0, change / scale)

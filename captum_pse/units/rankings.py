@@ -1,4 +1,4 @@
-"""What the units of a layer are ranked by, to mask the first of them."""
+"""The values by which the units of a layer are ranked for masking."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from captum_pse.units.sensitivity import UnitSensitivity
 def unit_rankings(
     sensitivity: UnitSensitivity, dissection: Dissection | None = None
 ) -> dict[str, Tensor]:
-    """The values to rank a layer's units by, for :func:`captum_pse.evaluate_masking`.
+    """The values by which to rank a layer's units, for
+    :func:`captum_pse.evaluate_masking`.
 
     Args:
-        sensitivity (UnitSensitivity): Of the layer.
-        dissection (Dissection, optional): Of the same layer, among others.
+        sensitivity (UnitSensitivity): Sensitivity of the layer's units.
+        dissection (Dissection, optional): A dissection that contains the same layer.
             Default: None
 
     Returns:
         *dict[str, Tensor]*: ``(K,)`` each: ``sensitive``; with a dissection,
-        ``interpretable``, by the largest IoU; and ``least sensitive``.
+        ``interpretable``, the largest IoU; and ``least sensitive``.
     """
     rankings = {"sensitive": sensitivity.mean}
     if dissection is not None:
@@ -30,5 +31,5 @@ def unit_rankings(
 
 
 def units_in(fraction: float, n_units: int) -> int:
-    """How many units a fraction of them is: at least one, unless the fraction is 0."""
+    """A fraction of the units as a number: at least 1, unless the fraction is 0."""
     return max(1, round(fraction * n_units)) if fraction else 0

@@ -1,4 +1,4 @@
-"""Whether the units that an attack moves are those that detect something."""
+"""Tests whether the units that an attack changes most are interpretable."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from captum_pse._model.checks import check_positive_int
 from captum_pse._statistics import adjusted, enrichment, rank_correlation_test
 from captum_pse.dissection.result import Dissection
 from captum_pse.units.sensitivity import UnitSensitivity
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-#: How many of the most sensitive units are looked at.
+#: Default numbers of most sensitive units in which detectors are counted.
 TOPS = (10, 20, 50)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Relation:
-    """How sensitivity and interpretability of units relate, layer by layer.
+    """The relation between sensitivity and interpretability of units, by layer.
 
     Made by :func:`relate`.
 
     Attributes:
-        values (dict[str, tuple[Array, Array]]): By layer, the size of the sensitivity
-            and the largest IoU of each unit, ``(K,)`` each.
-        min_iou (float): Above it, a unit is a detector.
+        values (dict[str, tuple[Array, Array]]): For each layer, the absolute
+            sensitivity and the largest IoU of each unit, ``(K,)`` each.
+        min_iou (float): A unit with a larger IoU is a detector.
 
     Examples::
 
@@ -40,12 +41,12 @@ class Relation:
         >>> from captum_pse.demo import SceneConcepts
         >>> model, layer = load_model(), "features.conv3"
         >>> dissection = NetworkDissection(model, [layer]).dissect(SceneConcepts(24))
-        >>> moved = DissectionSensitivity(model, layer).over(make_pairs(4))
-        >>> relation = relate(moved, dissection, tops=[10], permutations=99)
+        >>> sensitivity = DissectionSensitivity(model, layer).over(make_pairs(4))
+        >>> relation = relate(sensitivity, dissection, tops=[10], permutations=99)
         >>> row = relation.enrichment_table()[0]
         >>> row["category"], row["top"], 0 <= row["detectors"] <= 10
         ('any', 10, True)
-        >>> sensitivity, iou = relation.values[layer]
+        >>> values, iou = relation.values[layer]
         >>> int((iou > relation.min_iou).sum()) == relation.table()[0]["detectors"]
         True
     """
@@ -66,11 +67,13 @@ class Relation:
         """One row for each layer, ready for ``csv.DictWriter`` or ``pandas.DataFrame``.
 
         Returns:
-            *list[dict]*: ``layer``, ``units``, ``detectors`` and ``pairs`` (how many
-            there are); ``rho``, Spearman's rank correlation of sensitivity and the
-            unit's largest IoU, with its permutation ``p``; and ``partial_rho`` and
-            ``partial_p``, the same with the activation scale held fixed. All four are
-            NaN where one of them is the same for all units.
+            *list[dict]*: ``layer``; the numbers of ``units``, ``detectors`` and
+            ``pairs``; ``rho``, Spearman's rank correlation of the units' sensitivity
+            and largest IoU, and its permutation ``p``; ``partial_rho`` and
+            ``partial_p``, the same with the activation scale held fixed. ``rho`` and
+            ``p`` are NaN if the sensitivity or the IoU is equal for all units;
+            ``partial_rho`` and ``partial_p`` also if the scale explains all ranks of
+            one of them.
         """
         return self._correlations
 
@@ -78,17 +81,17 @@ class Relation:
         """One row for each layer, category and number of most sensitive units.
 
         Returns:
-            *list[dict]*: ``layer``, ``category`` (``"any"`` for all detectors),
-            ``top`` (how many of the most sensitive units are looked at), ``detectors``
-            (how many of them detect a concept of the category), ``expected`` (how many
-            by chance), the one-sided hypergeometric ``p`` of so many or more, and
-            ``p_adjusted`` over all rows with a ``p`` (Benjamini and Hochberg). Both are
-            NaN where the layer has no detector of the category.
+            *list[dict]*: ``layer``; ``category``, ``"any"`` for all detectors; ``top``,
+            the number of most sensitive units; ``detectors``, the number of these units
+            that detect a concept of the category; ``expected``, their expected number
+            by chance; ``p``, the one-sided hypergeometric probability of at least
+            ``detectors``; and ``p_adjusted`` over all rows with a ``p`` (Benjamini and
+            Hochberg). Both are NaN if the layer has no detector of the category.
         """
         return self._enrichments
 
     def plot(self, **options: Any) -> Figure:
-        """Sensitivity against IoU; see
+        """A scatter plot of sensitivity against IoU; see
         :func:`captum_pse.visualization.plot_relation`.
 
         Args:
@@ -107,37 +110,40 @@ def relate(
     permutations: int = 9999,
     seed: int = 0,
 ) -> Relation:
-    r"""Tests whether sensitive units are interpretable ones.
+    r"""Tests whether the sensitive units are interpretable.
 
-    With x the mean sensitivity of a layer's units, y their largest IoU and z their
-    activation scale, all as ranks, the partial correlation is
+    Let x, y and z be the ranks of the mean sensitivity of a layer's units, their
+    largest IoU and their activation scale. The partial correlation is
 
     .. math::
         \rho_{xy \cdot z} = \frac{\rho_{xy} - \rho_{xz} \rho_{yz}}
         {\sqrt{(1 - \rho_{xz}^2)(1 - \rho_{yz}^2)}},
 
-    the correlation of what is left of x and y once their regression on z is taken off.
-    Its p-value permutes what is left of x; both are two-sided. Signed sensitivities
-    (of the norm ``"mean"``) count by their size.
+    the correlation of the residuals of x and y after regressing out z. The p-value of
+    rho permutes x, that of the partial correlation permutes the residuals of x; both
+    are two-sided. Signed sensitivities (norm ``"mean"``) enter as absolute values.
 
-    Source: Xu et al., arXiv:1904.02057, asks the question; detectors and IoU are those
-    of Bau et al., "Network Dissection", CVPR 2017.
+    Source: the question is from Xu et al., arXiv:1904.02057; detectors and IoU are from
+    Bau et al., "Network Dissection", CVPR 2017.
 
     Args:
-        sensitivity (UnitSensitivity or sequence): Of some layers of the dissection.
-        dissection (Dissection): Of the same model.
-        tops (iterable of int, optional): How many of the most sensitive units to look
-            for detectors among; ties are broken by the unit's number. None takes those
-            of 10, 20 and 50 that are fewer than a layer's units. Default: None
-        permutations (int, optional): For the p-values. Default: 9999
-        seed (int, optional): Of the permutations. Default: 0
+        sensitivity (UnitSensitivity or sequence): Sensitivities of one or more layers
+            of the dissection.
+        dissection (Dissection): A dissection of the same model.
+        tops (iterable of int, optional): Numbers of most sensitive units in which to
+            count detectors; equally sensitive units are ordered by index. None takes
+            those of 10, 20 and 50 that are smaller than the number of units.
+            Default: None
+        permutations (int, optional): Number of permutations. Default: 9999
+        seed (int, optional): Seed of the permutations. Default: 0
 
     Returns:
-        *Relation*: With ``.table()``, ``.enrichment_table()`` and ``.plot()``.
+        *Relation*: Has ``.table()``, ``.enrichment_table()`` and ``.plot()``.
 
     Raises:
-        ValueError: A layer was not dissected, has another number of units there, or
-            fewer than a ``top``; ``tops`` or ``permutations`` are not positive.
+        ValueError: A layer was not dissected, was dissected with another number of
+            units, or has fewer units than one of ``tops``; ``tops`` or ``permutations``
+            are not positive.
 
     Examples::
 
@@ -146,8 +152,8 @@ def relate(
         >>> from captum_pse.demo import SceneConcepts
         >>> model, layer = load_model(), "features.conv3"
         >>> dissection = NetworkDissection(model, [layer]).dissect(SceneConcepts(24))
-        >>> moved = DissectionSensitivity(model, layer).over(make_pairs(4))
-        >>> relation = relate(moved, dissection, permutations=99)
+        >>> sensitivity = DissectionSensitivity(model, layer).over(make_pairs(4))
+        >>> relation = relate(sensitivity, dissection, permutations=99)
         >>> relation.table()[0]["units"]
         64
     """
@@ -155,31 +161,30 @@ def relate(
     wanted = None if tops is None else sorted(set(tops))
     if wanted is not None and (not wanted or wanted[0] < 1):
         raise ValueError(f"tops: got {wanted}, want positive numbers of units")
-    if permutations < 1:
-        raise ValueError(f"permutations: got {permutations}, want 1 or more")
+    check_positive_int("permutations", permutations)
     correlations: list[dict[str, Any]] = []
     enrichments: list[dict[str, Any]] = []
     values = {}
     for layer in layers:
         if layer.layer not in dissection.layers:
             raise ValueError(
-                f"sensitivity: is of {layer.layer!r}, want one of the dissected "
+                f"sensitivity: got layer {layer.layer!r}, want one of the dissected "
                 f"layers, {', '.join(dissection.layers)}"
             )
-        best, places = dissection.best(layer.layer)
+        best, concepts = dissection.best(layer.layer)
         if len(best) != len(layer):
             raise ValueError(
-                f"sensitivity: {layer.layer!r} has {len(layer)} units, but "
-                f"{len(best)} were dissected"
+                f"sensitivity: got {len(layer)} units of {layer.layer!r}, want "
+                f"{len(best)} as in dissection"
             )
         n = len(layer)
         if wanted is not None and wanted[-1] > n:
             raise ValueError(
                 f"tops: got {wanted[-1]}, want at most the {n} units of {layer.layer!r}"
             )
-        moved, iou = layer.mean.abs().numpy(), best.numpy()
+        size, iou = layer.mean.abs().numpy(), best.numpy()
         scale = layer.scale.numpy()
-        values[layer.layer] = moved, iou
+        values[layer.layer] = size, iou
         rng = np.random.default_rng(seed)
         correlations.append(
             {
@@ -187,16 +192,18 @@ def relate(
                 "units": len(layer),
                 "detectors": int((iou > dissection.min_iou).sum()),
                 "pairs": layer.n,
-                **_correlations(moved, iou, scale, permutations, rng),
+                **_correlations(size, iou, scale, permutations, rng),
             }
         )
-        # A stable order, so that ties go by the unit's number.
-        order = np.argsort(-moved, kind="stable")
-        of = np.array([dissection.concepts[p].category for p in places.tolist()])
+        # A stable sort orders equally sensitive units by index.
+        order = np.argsort(-size, kind="stable")
+        categories = np.array(
+            [dissection.concepts[i].category for i in concepts.tolist()]
+        )
         for name in ("any", *dissection.categories):
             detects = iou > dissection.min_iou
             if name != "any":
-                detects &= of == name
+                detects &= categories == name
             total = int(detects.sum())
             for top in wanted or [top for top in TOPS if top < n]:
                 found = int(detects[order[:top]].sum())
@@ -217,10 +224,10 @@ def relate(
 
 
 def _correlations(
-    moved: Array, iou: Array, scale: Array, permutations: int, rng: np.random.Generator
+    size: Array, iou: Array, scale: Array, permutations: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    rho, p = rank_correlation_test(moved, iou, permutations, rng)
+    rho, p = rank_correlation_test(size, iou, permutations, rng)
     partial_rho, partial_p = rank_correlation_test(
-        moved, iou, permutations, rng, given=scale
+        size, iou, permutations, rng, given=scale
     )
     return {"rho": rho, "p": p, "partial_rho": partial_rho, "partial_p": partial_p}

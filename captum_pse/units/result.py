@@ -1,4 +1,4 @@
-"""What an adversarial perturbation does to the units of a layer, pair by pair."""
+"""The units of a layer on both sides of a pair, and how they change."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
+from captum_pse._model.checks import check_choice
 from captum_pse.pairs.labels import records
 from captum_pse.pairs.scored import PairResult, ScoredPair
 from captum_pse.units.norms import Norm, relative_to, unit_norm
@@ -21,17 +22,17 @@ UNIT_COMPONENTS: tuple[str, ...] = get_args(UnitComponent)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UnitDecomposition(PairResult):
-    r"""The activations of a layer on both sides of N pairs, and how they differ.
+    r"""The activations of a layer on both sides of N pairs, and their differences.
 
     Made by :meth:`captum_pse.DissectionSensitivity.decompose`.
 
     Attributes:
         pair (ScoredPair): The pair, its labels and scores; also as ``inputs``,
             ``baselines`` and ``labels``.
-        layer (str): The layer's name, or its kind where it has none.
-        natural, adversarial (Tensor): ``A(x0)`` and ``A(x')``, of the layer's shape,
-            ``(N, K, ...)`` for ``channel_dim`` 1.
-        channel_dim (int): Which dimension counts the K units.
+        layer (str): The layer's name, or its type if it has no name.
+        natural, adversarial (Tensor): ``A(x0)`` and ``A(x')``, in the shape of the
+            layer's output, ``(N, K, ...)`` for ``channel_dim`` 1.
+        channel_dim (int): The dimension of the K units.
 
     Examples::
 
@@ -46,6 +47,11 @@ class UnitDecomposition(PairResult):
         True
         >>> len(result.summary(top=3)[0]["most_sensitive_units"])
         3
+        >>> row = result.table()[96 + 7]
+        >>> row["example"], row["unit"]
+        (1, 7)
+        >>> row["sensitivity"] == float(result.sensitivity()[1, 7])
+        True
     """
 
     layer: str
@@ -55,17 +61,17 @@ class UnitDecomposition(PairResult):
 
     @property
     def change(self) -> Tensor:
-        """``A(x') - A(x0)``, signed, of the layer's shape."""
+        """``A(x') - A(x0)``, signed, in the shape of the layer's output."""
         return self.adversarial - self.natural
 
     @property
     def promotion(self) -> Tensor:
-        """``max(A(x') - A(x0), 0)``, of the layer's shape."""
+        """``max(A(x') - A(x0), 0)``, in the shape of the layer's output."""
         return self.change.clamp(min=0)
 
     @property
     def suppression(self) -> Tensor:
-        """``max(A(x0) - A(x'), 0)``, of the layer's shape."""
+        """``max(A(x0) - A(x'), 0)``, in the shape of the layer's output."""
         return (-self.change).clamp(min=0)
 
     def __repr__(self) -> str:
@@ -79,44 +85,45 @@ class UnitDecomposition(PairResult):
                 ``"suppression"``. Default: ``"change"``
 
         Returns:
-            *Tensor*: Of the layer's shape.
+            *Tensor*: The component, in the shape of the layer's output.
 
         Raises:
             ValueError: There is no such component.
         """
-        check_unit_component(component)
+        check_choice("component", component, UNIT_COMPONENTS)
         value: Tensor = getattr(self, component)
         return value
 
     def sensitivity(self, norm: Norm = "l2", *, relative: bool = False) -> Tensor:
-        """How much each unit moves in each pair.
+        """The norm of each unit's change in each pair.
 
         Args:
             norm (str, optional): Over the unit's positions: ``"l2"``, ``"l1"``,
-                ``"linf"``, or ``"mean"`` of the signed change. Default: ``"l2"``
-            relative (bool, optional): Whether to divide by :meth:`scale`: raw norms
-                mostly follow it. A unit that is silent on all natural examples gives 0
-                where it does not move, else infinity. Default: False
+                ``"linf"``, or ``"mean"``, the mean of the signed change.
+                Default: ``"l2"``
+            relative (bool, optional): Whether to divide by :meth:`scale`, because raw
+                norms mostly follow it. A unit that is 0 on all natural examples has
+                sensitivity 0 if it does not change, else infinity. Default: False
 
         Returns:
-            *Tensor*: ``(N, K)``, in activation units or, if relative, without a unit;
-            at least 0, but for ``"mean"``.
+            *Tensor*: ``(N, K)``, in activation units, or without unit if relative; at
+            least 0, except for ``"mean"``.
 
         Raises:
             ValueError: There is no such norm.
         """
-        moved = unit_norm(self.change, norm, self.channel_dim)
-        return relative_to(moved, self.scale(norm)) if relative else moved
+        values = unit_norm(self.change, norm, self.channel_dim)
+        return relative_to(values, self.scale(norm)) if relative else values
 
     def scale(self, norm: Norm = "l2") -> Tensor:
-        """How large the activation of each unit is.
+        """The mean norm of each unit's natural activation.
 
         Args:
             norm (str, optional): As for :meth:`sensitivity`. Default: ``"l2"``
 
         Returns:
             *Tensor*: ``(K,)``, at least 0: the mean over the natural examples of the
-            norm of ``A_k(x0)``, for ``"mean"`` of the mean of ``|A_k(x0)|``.
+            norm of ``A_k(x0)``; for ``"mean"``, the mean of ``|A_k(x0)|``.
 
         Raises:
             ValueError: There is no such norm.
@@ -125,36 +132,62 @@ class UnitDecomposition(PairResult):
         return unit_norm(values, norm, self.channel_dim).mean(dim=0)
 
     def summary(self, top: int = 5) -> list[dict[str, Any]]:
-        """One record for each example: labels, what the model says, how far the scores
-        moved, and which units moved most.
+        """One record for each example: labels, predictions, the changes of the scores,
+        and the most sensitive units.
 
         Args:
-            top (int, optional): How many units to name. Default: 5
+            top (int, optional): Number of units to list. Default: 5
 
         Returns:
             *list[dict]*: ``example``, the columns of
-            :meth:`~captum_pse.pairs.labels.PairLabels.columns`,
-            ``mean_sensitivity`` (L2,
-            over units) and ``most_sensitive_units``, the numbers of those that moved
-            most, relative to their scale.
+            :meth:`~captum_pse.pairs.labels.PairLabels.columns`, ``mean_sensitivity``
+            (the mean over units, L2) and ``most_sensitive_units``, the indices of the
+            units with the largest sensitivity relative to their scale.
         """
-        moved = self.sensitivity()
-        most = self.sensitivity(relative=True)
-        order = most.argsort(dim=1, descending=True, stable=True)[:, :top]
+        relative = self.sensitivity(relative=True)
+        order = relative.argsort(dim=1, descending=True, stable=True)[:, :top]
         return records(
             {
                 **self.labels.columns(),
-                "mean_sensitivity": moved.mean(dim=1),
+                "mean_sensitivity": self.sensitivity().mean(dim=1),
                 "most_sensitive_units": order,
             }
         )
 
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each unit of each example, ready for ``csv.DictWriter`` or
+        ``pandas.DataFrame``.
+
+        Returns:
+            *list[dict]*: ``example``, ``layer``, ``unit``, ``sensitivity`` (the L2 norm
+            of the change), ``relative`` (``sensitivity`` divided by :meth:`scale`),
+            ``promotion`` and ``suppression`` (the L2 norms of these components). See
+            :meth:`sensitivity`.
+        """
+        columns = {
+            "sensitivity": self.sensitivity(),
+            "relative": self.sensitivity(relative=True),
+            "promotion": unit_norm(self.promotion, "l2", self.channel_dim),
+            "suppression": unit_norm(self.suppression, "l2", self.channel_dim),
+        }
+        n_units = columns["sensitivity"].shape[1]
+        rows = zip(*(x.flatten().tolist() for x in columns.values()), strict=True)
+        return [
+            {
+                "example": i // n_units,
+                "layer": self.layer,
+                "unit": i % n_units,
+                **dict(zip(columns, row, strict=True)),
+            }
+            for i, row in enumerate(rows)
+        ]
+
     def plot(self, example: int = 0, **options: Any) -> Figure:
-        """The units that moved most; see
+        """The units that changed most; see
         :func:`captum_pse.visualization.plot_unit_changes`.
 
         Args:
-            example (int, optional): Which example. Default: 0
+            example (int, optional): Index of the example. Default: 0
             **options: Passed to that function.
 
         Raises:
@@ -182,11 +215,4 @@ class UnitDecomposition(PairResult):
             natural=tensors["natural"],
             adversarial=tensors["adversarial"],
             channel_dim=settings["channel_dim"],
-        )
-
-
-def check_unit_component(component: str) -> None:
-    if component not in UNIT_COMPONENTS:
-        raise ValueError(
-            f"component: got {component!r}, want one of {', '.join(UNIT_COMPONENTS)}"
         )

@@ -1,4 +1,4 @@
-"""How much the units of a layer move over a set of pairs."""
+"""The mean sensitivity of the units of a layer over a set of pairs."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UnitSensitivity(SavedResult):
-    """Means over n pairs of how much each of K units moves.
+    """The mean sensitivity of each of K units over n pairs.
 
     Made by :meth:`captum_pse.DissectionSensitivity.over`.
 
     Attributes:
         layer (str): The layer's name.
         norm (str): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
-        n (int): How many pairs.
-        mean, deviation (Tensor): double ``(K,)``: of the sensitivity, the mean and the
-            standard deviation over pairs.
-        control (Tensor): double ``(K,)``, the mean size of the same under sign noise:
-            each feature moves as far as in the attack, up or down at random.
-        scale (Tensor): double ``(K,)``, the mean over pairs of the same norm of the
-            natural activation (of its size for ``"mean"``).
+        n (int): Number of pairs.
+        mean, deviation (Tensor): double ``(K,)``, the mean and the standard deviation
+            of the sensitivity over pairs.
+        control (Tensor): double ``(K,)``, the mean absolute sensitivity to sign noise:
+            each feature changes by as much as in the attack, with a random sign.
+        scale (Tensor): double ``(K,)``, the mean over pairs of the norm of the natural
+            activation (for ``"mean"``, of its absolute value).
 
     Examples::
 
         >>> from captum_pse import DissectionSensitivity
         >>> from captum_pse.demo import load_model, make_pairs
         >>> method = DissectionSensitivity(load_model(), "features.conv4")
-        >>> moved = method.over(make_pairs(3))
-        >>> low, high = moved.interval()
-        >>> bool(((low <= moved.mean) & (moved.mean <= high)).all())
+        >>> sensitivity = method.over(make_pairs(3))
+        >>> low, high = sensitivity.interval()
+        >>> bool(((low <= sensitivity.mean) & (sensitivity.mean <= high)).all())
         True
-        >>> row = moved.table()[7]
-        >>> row["unit"], row["sensitivity"] == float(moved.mean[7])
+        >>> row = sensitivity.table()[7]
+        >>> row["unit"], row["sensitivity"] == float(sensitivity.mean[7])
         (7, True)
-        >>> again = UnitSensitivity.of_record(moved.to_record())
-        >>> torch.equal(again.mean, moved.mean)
+        >>> again = UnitSensitivity.of_record(sensitivity.to_record())
+        >>> torch.equal(again.mean, sensitivity.mean)
         True
     """
 
@@ -62,14 +62,14 @@ class UnitSensitivity(SavedResult):
 
     @property
     def relative(self) -> Tensor:
-        """``(K,)``: ``mean / scale`` with 0/0 = 0; raw norms mostly follow the
+        """``(K,)``: ``mean / scale`` with 0/0 = 0. Raw norms mostly follow the
         scale."""
         return relative_to(self.mean, self.scale)
 
     @property
     def against_control(self) -> Tensor:
-        """``(K,)``: ``|mean| / control`` with 0/0 = 0; above 1, a unit moves more under
-        the attack than under noise of the same size."""
+        """``(K,)``: ``|mean| / control`` with 0/0 = 0. Above 1, the unit changes more
+        under the attack than under noise of the same size."""
         return relative_to(self.mean.abs(), self.control)
 
     def __len__(self) -> int:
@@ -82,10 +82,11 @@ class UnitSensitivity(SavedResult):
         """Student's confidence interval of the mean over pairs.
 
         Args:
-            level (float, optional): In (0, 1). Default: 0.95
+            level (float, optional): Confidence level, in (0, 1). Default: 0.95
 
         Returns:
-            *tuple[Tensor, Tensor]*: Its ends, ``(K,)`` each; NaN for one pair.
+            *tuple[Tensor, Tensor]*: The lower and the upper end, ``(K,)`` each; NaN for
+            one pair.
 
         Raises:
             ValueError: ``level`` is out of range.
@@ -96,8 +97,10 @@ class UnitSensitivity(SavedResult):
         return self.mean - reach, self.mean + reach
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON can hold and gives back as the same numbers: the attributes, with
-        lists for tensors; see :meth:`of_record`."""
+        """The attributes as a dict for JSON, with lists for tensors.
+
+        :meth:`of_record` restores the same numbers.
+        """
         return {
             name: value.tolist() if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
@@ -108,7 +111,7 @@ class UnitSensitivity(SavedResult):
         """The inverse of :meth:`to_record`.
 
         Args:
-            record (dict): What that gave.
+            record (dict): The dict that :meth:`to_record` returned.
         """
         values: dict[str, Any] = {
             name: torch.tensor(value, dtype=torch.float64)
@@ -119,8 +122,12 @@ class UnitSensitivity(SavedResult):
         return cls(**values)
 
     def plot(self, **options: Any) -> Figure:
-        """The units that move most; see
-        :func:`captum_pse.visualization.plot_sensitivity`."""
+        """The units that change most; see
+        :func:`captum_pse.visualization.plot_sensitivity`.
+
+        Args:
+            **options: Passed to that function.
+        """
         from captum_pse.units.figure import plot_sensitivity
 
         return plot_sensitivity(self, **options)
@@ -164,28 +171,28 @@ class UnitSensitivity(SavedResult):
 
 
 class RunningSensitivity:
-    """Sums over pairs, from which the means come; for :class:`UnitSensitivity`."""
+    """Sums over pairs, from which :class:`UnitSensitivity` computes its means."""
 
     def __init__(self, norm: Norm, channel_dim: int) -> None:
         self._norm: Norm = norm
         self._channel_dim = channel_dim
-        # Pairs are counted beside the sums so that processes add up in one go.
+        # The number of pairs is one more row of the sums: processes add up once.
         self._sums = torch.zeros(())
 
     def update(self, natural: Tensor, adversarial: Tensor, control: Tensor) -> None:
-        """Takes in the activations of some pairs, each of the layer's shape."""
-        moved, noise = (
+        """Adds the activations of some pairs, each in the layer's shape."""
+        change, noise = (
             unit_norm(side - natural, self._norm, self._channel_dim).double()
             for side in (adversarial, control)
         )
         values = natural.abs() if self._norm == "mean" else natural
         scale = unit_norm(values, self._norm, self._channel_dim).double()
-        ones = torch.ones_like(moved)
-        part = torch.stack([moved, moved**2, noise.abs(), scale, ones]).sum(dim=1)
-        self._sums = self._sums.to(part) + part
+        ones = torch.ones_like(change)
+        rows = torch.stack([change, change**2, noise.abs(), scale, ones]).sum(dim=1)
+        self._sums = self._sums.to(rows) + rows
 
     def result(self, layer: str) -> UnitSensitivity:
-        """The means; every process has to call it."""
+        """The means. Every process must call it."""
         sums = sum_over_processes(self._sums).cpu()
         n = round(float(sums[4, 0]))
         mean, square, control, scale = sums[:4] / n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -12,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from captum_pse.cli import arguments as _arguments
+from captum_pse.cli import parser as _parser
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -26,8 +27,9 @@ class CliHelp(SphinxDirective):
     """A section for the command and for each of its commands."""
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(_arguments.__file__)
-        parser = _arguments.build_parser()
+        for path in Path(_parser.__file__).parent.rglob("*.py"):
+            self.env.note_dependency(str(path))
+        parser = _parser.build_parser()
         return [self._section(p) for p in (parser, *commands(parser))]
 
     def _section(self, parser: argparse.ArgumentParser) -> nodes.section:

@@ -24,7 +24,7 @@ from torchvision.transforms import Normalize
 from captum_pse import AdversarialPair
 from captum_pse.demo import make_pairs
 
-# Captum says so at every step of the calls that are made here by hand.
+# Captum warns at every step of the calls that are made here by hand.
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")
 
 EPS = 8 / 255
@@ -37,7 +37,7 @@ from_attack = AdversarialPair.from_attack
 
 @pytest.fixture
 def model(demo_model) -> nn.Module:
-    """A copy: the calls by hand may leave traces."""
+    """A copy, since the calls by hand may change the model."""
     return copy.deepcopy(demo_model)
 
 
@@ -83,7 +83,7 @@ def captum_pgd(model: Any, targeted: bool, eps: float) -> Call:
 
 
 class OneStep:
-    """No library's, but with what Captum's attacks have."""
+    """An attack of no library, with the attributes of Captum's attacks."""
 
     def __init__(self, model: Any) -> None:
         self.forward_func = model
@@ -221,7 +221,7 @@ each = pytest.mark.parametrize("make", EACH)
 def check_against_model(
     pair: AdversarialPair, before: Tensor, after: Tensor, *, targeted: bool
 ) -> None:
-    """The pair's labels say what the model says, whose scores on it these are."""
+    """The pair's labels and ``succeeded`` match the model's scores on both sides."""
     true, attack = pair.true_label, pair.attack_label
     reached = after.argmax(1) == attack
     assert torch.equal(pair.succeeded, (before.argmax(1) == true) & reached)
@@ -331,7 +331,7 @@ def test_inputs_out_of_bounds(model, demo_pairs, make):
 
 
 class Returns:
-    """An attack with bounds that gives a fixed answer."""
+    """An attack with bounds that returns a fixed result."""
 
     def __init__(self, model: Any, answer: Any) -> None:
         self.forward_func = model
@@ -386,7 +386,7 @@ def test_attack_with_one_bound(model, demo_pairs):
 
 
 class Denormalised(nn.Module):
-    """The demo model of inputs that have been normalised."""
+    """The demo model, for inputs that are already normalised."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -634,7 +634,7 @@ def test_torchattacks_of_several_attacks(model, demo_pairs):
 
 
 class Breaks(nn.Module):
-    """A model that no gradient of its inputs can be had of."""
+    """A model without gradients of its inputs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -648,7 +648,8 @@ class Breaks(nn.Module):
 
 
 def test_torchattacks_3_3(model, demo_pairs, capsys):
-    """Which pip takes beside jupyterlab: without a mode by label, and never quiet."""
+    """torchattacks 3.3, which pip chooses beside jupyterlab: no mode by label, and
+    always prints."""
     PGD = library("torchattacks").PGD  # noqa: N806
 
     class Older(PGD):
@@ -951,7 +952,7 @@ def test_leaves_the_model_as_it_was(make, fails):
     model = Breaks(inner) if fails else inner
     x = torch.rand(2, 3, 64, 64)
     kept = x.clone()
-    # foolbox always says that the model is in training mode, as it is in part.
+    # foolbox warns that the model is in training mode, as a part of it is.
     with warnings.catch_warnings(record=True):
         call = make(model, False, EPS)
         in_part(inner)
@@ -1157,16 +1158,16 @@ def test_attacks_by_name(name, targeted, demo_model):
     found = AdversarialPair.from_attack(
         name, pair.natural, **labels, model=model, **NAMED[name]
     )
-    said = model(found.adversarial).argmax(dim=1)
-    assert found.succeeded.tolist() == (said == found.attack_label).tolist()
+    predicted = model(found.adversarial).argmax(dim=1)
+    assert found.succeeded.tolist() == (predicted == found.attack_label).tolist()
     assert found.succeeded.any() or targeted
     if any(part in name for part in ("Gradient", "FGSM", "Iterative")):
         wanted = AdversarialPair.from_attack(
             "captum.FGSM", pair.natural, **labels, model=model, epsilon=8 / 255
         )
-        moved = (found.adversarial - wanted.adversarial).abs() > 1e-6
+        differs = (found.adversarial - wanted.adversarial).abs() > 1e-6
         # Captum leaves features with next to no gradient as they are.
-        assert moved.float().mean() < 0.02
+        assert differs.float().mean() < 0.02
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The structured attack against what can be solved by hand, and against itself slow."""
+"""The structured attack against closed forms and a plain, slow implementation."""
 
 import math
 
@@ -17,8 +17,7 @@ QUICK = {"iterations": 40, "search_steps": 3}
 
 
 class Linear(nn.Module):
-    """Two classes: the second one's logit is ``w (x - 0.5) - lead``, the first one's
-    0."""
+    """Two classes: the first logit is 0, the second ``w (x - 0.5) - lead``."""
 
     def __init__(self, w, lead):
         super().__init__()
@@ -38,7 +37,7 @@ def linear_case():
 
 def optimum(w, lead, tau, gamma):
     """The smallest ``gamma ||d||^2 + tau sum ||d_G||`` with ``w d >= lead``: each group
-    goes along its weights, by a length that one multiplier gives."""
+    changes along its weights, by a length that one multiplier determines."""
     norms = np.linalg.norm(w.reshape(4, 4), axis=1)
 
     def lengths(multiplier):
@@ -82,7 +81,7 @@ def test_second_run_gives_the_smallest_norm_on_the_support():
 
 
 def slow_run(model, x0, label, mask, c, weights, iterations):
-    """The solver for one example, group by group, without anything shared."""
+    """The solver for one example, group by group; shares no code with the package."""
     tau, gamma, rho, alpha = weights
     low, high = (-x0).clamp(min=-0.5), (1 - x0).clamp(max=0.5)
     z, u, s, v = (torch.zeros_like(x0) for _ in range(4))
@@ -174,7 +173,7 @@ def test_features_in_no_group_stay():
 
 
 def test_range_of_the_inputs_is_a_unit():
-    """An image in [0, 255] under a model that divides is attacked as one in [0, 1]."""
+    """An image in [0, 255] and a model that divides by 255 give the same attack."""
     model, pair = load_model(), make_pairs(2)
     # Few iterations: rounding decides later on which one is the first to succeed.
     short = {"targeted": True, "iterations": 6, "search_steps": 1}
@@ -250,7 +249,7 @@ def test_the_model_is_as_before():
         ({"iterations": 0}, "iterations"),
         ({"search_steps": 0}, "search_steps"),
         ({"target": 99}, "target: got 99"),
-        ({"inputs": torch.rand(1, 3, 64, 64) + 1}, "inputs: have values from"),
+        ({"inputs": torch.rand(1, 3, 64, 64) + 1}, "inputs: got values from"),
         ({"feature_mask": torch.zeros(5, dtype=torch.int64)}, "feature_mask"),
     ],
 )

@@ -36,9 +36,11 @@ from captum_pse import (
     relate,
 )
 from captum_pse._engine.incremental import MismatchError
-from captum_pse.cli.arguments import EXAMPLES, build_parser
-from captum_pse.cli.commands import _check_level, main
+from captum_pse.cli import main
+from captum_pse.cli.levels import check_level
+from captum_pse.cli.parser import build_parser
 from captum_pse.cli.printing import format_table
+from captum_pse.cli.registry import COMMANDS
 from captum_pse.demo import SceneConcepts
 from captum_pse.dissection import ConceptSample
 from captum_pse.groups.types import TYPES
@@ -89,21 +91,21 @@ def test_demo(tmp_path, capsys):
         r["smallest_fraction"] for r in summary["pairs"]
     ] == refinement.smallest_fraction.tolist()
     mean = 100 * float(refinement.smallest_fraction.mean())
-    assert f"part needed: {mean:.1f} % (of the groups, mean of the 2" in printed.out
+    assert f"fraction needed: {mean:.1f} % (of the groups, mean of the 2" in printed.out
     assert float(rows[20]["effect"]) == pytest.approx(
         float(result.effect[1, 4]), rel=1e-3, abs=1e-4
     )
 
 
 def test_explain_twice_into_one_folder(tmp_path, npz, capsys):
-    """Random pairs: the model does not say the labels, which is reported."""
+    """Random pairs: the predictions differ from the labels, which is reported."""
     path = npz(name=np.array(["../<b>", "a/$\\frac$b"]))
     command = ["explain", "--model", MODEL, "--pairs", str(path), "--cell", "32"]
     for _ in range(2):
         assert main([*command, "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "NO: " in out
-    assert "NOTE: the model does not say the attack label on" in out
+    assert re.search(r"\.\./<b> .* (none|true|attack) ", out)
+    assert "NOTE: the model does not predict the attack label on" in out
     assert "check the labels, --weights, --mean and --std" in out
     assert files(tmp_path / "out") == [
         "figures/000-.._b_.png",
@@ -130,7 +132,9 @@ def save_images(folder: Path, images: Tensor) -> None:
         Image.fromarray(pixels).save(folder / f"{name}.png")
 
 
-def test_explain_folders_by_the_models_own_labels(tmp_path, demo_pairs, capsys):
+def test_explain_folders_by_the_models_own_labels(
+    tmp_path, demo_pairs, capsys, no_pictures
+):
     """The last attack failed: its pair is left out, and named."""
     x, x0 = demo_pairs.adversarial, demo_pairs.natural
     save_images(tmp_path / "natural", torch.cat([x0, x0[:1]]))
@@ -169,7 +173,7 @@ def test_image_level(tmp_path, capsys, layer):
             assert record[name] == pytest.approx(wanted[name], rel=1e-3)
 
 
-def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys):
+def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys, no_pictures):
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--level", "image"]
     command += [
         "--mean",
@@ -186,7 +190,7 @@ def test_layers_are_named_as_the_model_names_them(tmp_path, npz, capsys):
     assert "layer: the model has no 'features.conv9'" in capsys.readouterr().err
 
 
-def test_first_order_estimate(tmp_path, npz):
+def test_first_order_estimate(tmp_path, npz, no_pictures):
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "32"]
     out = tmp_path / "out"
     assert main([*command, "--method", "gradient", "--out", str(out)]) == 0
@@ -201,7 +205,7 @@ def test_first_order_estimate(tmp_path, npz):
         )
 
 
-def test_engines_give_the_same(tmp_path, npz):
+def test_engines_give_the_same(tmp_path, npz, no_pictures):
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--cell", "8"]
     changes: dict[str, list[float]] = {}
     for engine in ("dense", "incremental"):
@@ -216,11 +220,12 @@ def test_engines_give_the_same(tmp_path, npz):
     assert main([*command, "--level", "image", "--engine", "dense", "--out", "x"]) == 2
 
 
-def test_network_level(tmp_path, capsys):
+def test_network_level(tmp_path, capsys, few_scenes):
     out, layers = tmp_path / "out", ["features.conv4", "features.conv5"]
-    command = ["demo", "--pairs", "4", "--level", "network", "--layers", *layers]
+    command = ["demo", "--pairs", "2", "--level", "network", "--layers", *layers]
     assert main([*command, "--out", str(out)]) == 0
-    assert "features.conv4: sensitivity and largest IoU" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "features.conv4: Spearman's rho of sensitivity and largest IoU" in printed
     assert [f for f in files(out) if "figures" not in f] == [
         "enrichment.csv",
         "index.html",
@@ -231,9 +236,9 @@ def test_network_level(tmp_path, capsys):
         "summary.json",
         "units.csv",
     ]
-    assert len([f for f in files(out) if "figures" in f]) == 8
+    assert len([f for f in files(out) if "figures" in f]) == 4
     summary = json.loads((out / "summary.json").read_text())
-    pairs, model = demo.make_pairs(4), demo.load_model()
+    pairs, model = demo.make_pairs(2), demo.load_model()
     moved = DissectionSensitivity(model, layers).over(pairs)
     dissection = NetworkDissection(model, layers).dissect(SceneConcepts())
     relation = relate(moved, dissection)
@@ -257,7 +262,7 @@ def test_network_level(tmp_path, capsys):
     }
 
 
-def test_network_level_without_concepts(tmp_path, npz):
+def test_network_level_without_concepts(tmp_path, npz, no_pictures):
     command = ["explain", "--model", MODEL, "--pairs", str(npz()), "--level", "network"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert [f for f in files(tmp_path / "out") if "figures" not in f] == [
@@ -336,7 +341,9 @@ def test_wrong_input_to_dissect(tmp_path, capsys, options, message):
     assert not out.exists()
 
 
-def test_a_stopped_dissection_goes_on(tmp_path, capsys, few_scenes, monkeypatch):
+def test_a_stopped_dissection_goes_on(
+    tmp_path, capsys, few_scenes, monkeypatch, no_pictures
+):
     monkeypatch.setattr("captum_pse._io.checkpoint.Checkpoint.every", 0.0)
     command = [*DISSECT, "features.conv5", "--batch-size", "4", "--out"]
     assert main([*command, str(tmp_path / "whole")]) == 0
@@ -354,7 +361,7 @@ def test_a_stopped_dissection_goes_on(tmp_path, capsys, few_scenes, monkeypatch)
     assert main([*command, str(out)]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"captum-pse: interrupted, partial results are in {out}/.dissection-partial; "
-        "give the same command again to go on from them"
+        "repeat the same command to resume"
     )
     # Partial results are there, hidden, and none that looks whole.
     assert all(name.startswith(".dissection-partial/") for name in files(out))
@@ -381,7 +388,7 @@ def test_refine(tmp_path, demo_pairs, capsys):
     )
     command = ["refine", "--model", MODEL, "--pairs", str(path), "--cell", "16"]
     assert main([*command, "--out", str(out)]) == 0
-    assert "share of attacks that still reach" in capsys.readouterr().out
+    assert "fraction of attacks that still succeed" in capsys.readouterr().out
     assert files(out) == ["refinement.csv", "refinement.json", "refinement.png"]
     with (out / "refinement.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -442,7 +449,7 @@ def test_wrong_input_leaves_nothing_behind(
     assert not out.exists()
 
 
-def test_a_rerun_replaces_results_and_leaves_other_files(tmp_path, npz):
+def test_a_rerun_replaces_results_and_leaves_other_files(tmp_path, npz, no_pictures):
     out = tmp_path / "out"
     (out / "figures").mkdir(parents=True)
     (out / "figures" / "007-gone.png").write_text("of an earlier run")
@@ -460,7 +467,9 @@ def test_a_rerun_replaces_results_and_leaves_other_files(tmp_path, npz):
     ]
 
 
-def test_labels_batch_and_settings_reach_the_work(tmp_path, demo_pairs, monkeypatch):
+def test_labels_batch_and_settings_reach_the_work(
+    tmp_path, demo_pairs, monkeypatch, no_pictures
+):
     for side in ("natural", "adversarial"):
         save_images(tmp_path / side, getattr(demo_pairs, side))
     (tmp_path / "labels.csv").write_text(
@@ -549,7 +558,7 @@ def test_out_is_a_file(tmp_path, npz, capsys):
     assert "out, a file, want a folder" in capsys.readouterr().err
 
 
-def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch):
+def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch, no_pictures):
     calls = []
 
     def decompose(self, *args, **kwargs):
@@ -618,7 +627,7 @@ def interrupt(command: Sequence[str], ready: Callable[[], bool]) -> tuple[int, s
         "import signal, sys;"
         # A shell's background jobs ignore it, and so do their children.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from captum_pse.cli.commands import main; sys.exit(main(sys.argv[1:]))"
+        "from captum_pse.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command],
@@ -643,7 +652,7 @@ def interrupt(command: Sequence[str], ready: Callable[[], bool]) -> tuple[int, s
 def test_ctrl_c_leaves_no_part_of_the_demo(tmp_path):
     out = tmp_path / "out"
     code, error = interrupt(
-        ["demo", "--out", str(out)], lambda: any(out.rglob("*.png"))
+        ["demo", "--pairs", "3", "--out", str(out)], lambda: any(out.rglob("*.png"))
     )
     assert code == 130
     assert "Traceback" not in error
@@ -651,7 +660,7 @@ def test_ctrl_c_leaves_no_part_of_the_demo(tmp_path):
     assert not out.exists()
 
 
-def test_a_study_goes_on_after_ctrl_c(tmp_path, demo_pairs, monkeypatch):
+def test_a_study_goes_on_after_ctrl_c(tmp_path, demo_pairs, monkeypatch, no_pictures):
     out, path = tmp_path / "out", tmp_path / "pairs.npz"
     demo_pairs.save(path)
     command = ["study", "--model", MODEL, "--pairs", f"pgd={path}", "--out", str(out)]
@@ -661,8 +670,8 @@ def test_a_study_goes_on_after_ctrl_c(tmp_path, demo_pairs, monkeypatch):
     assert code == 130
     assert "Traceback" not in error
     assert error.splitlines()[-1] == (
-        f"captum-pse: interrupted, partial results are in {partial}; give the same "
-        "command again to go on from them"
+        f"captum-pse: interrupted, partial results are in {partial}; repeat the same "
+        "command to resume"
     )
     assert all(name.startswith(".study-partial/") for name in files(out))
 
@@ -681,9 +690,9 @@ def test_a_study_goes_on_after_ctrl_c(tmp_path, demo_pairs, monkeypatch):
     assert [row["pair"] for row in tables["pairs"]] == list(demo_pairs.names)
 
 
-@pytest.mark.parametrize(("studied", "says_why"), [(2, True), (3, False)])
-def test_study_says_why_pairs_are_left_out(
-    tmp_path, demo_pairs, capsys, monkeypatch, studied, says_why
+@pytest.mark.parametrize(("studied", "why"), [(2, True), (3, False)])
+def test_study_prints_why_pairs_are_left_out(
+    tmp_path, demo_pairs, capsys, monkeypatch, studied, why
 ):
     attacks = [{"attack": "pgd", "pairs": 3, "studied": studied}]
     found = Study({"attacks": attacks, "findings": []}, {})
@@ -693,11 +702,15 @@ def test_study_says_why_pairs_are_left_out(
     command = ["study", "--model", MODEL, "--pairs", pairs, "--out", str(tmp_path)]
     assert main(command) == 0
     counted, line = capsys.readouterr().out.splitlines()[:2]
-    assert counted == f"pgd: {studied} of 3 pairs are what they say"
-    assert line.endswith("check --weights, --mean and --std") == says_why
+    assert counted == (
+        f"pgd: in {studied} of 3 pairs the labels match the model's predictions"
+    )
+    assert line.endswith("check --weights, --mean and --std") == why
 
 
-def test_a_warning_is_one_line_that_says_what_to_do(tmp_path, npz, capsys, monkeypatch):
+def test_a_warning_is_one_line_that_says_what_to_do(
+    tmp_path, npz, capsys, monkeypatch, no_pictures
+):
     def fails(*args, **options):
         raise MismatchError("they differ at conv1")
 
@@ -722,7 +735,7 @@ def help_of(arguments: list[str], capsys) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["", *EXAMPLES])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_the_examples_of_the_help_are_right(command, capsys):
     """They parse, fit their level, and name layers that the models have."""
     text = help_of([command] if command else [], capsys)
@@ -736,7 +749,7 @@ def test_the_examples_of_the_help_are_right(command, capsys):
         if command:
             assert args.command == command
         if "level" in args:
-            _check_level(args)
+            check_level(args)
         model = None
         source = getattr(args, "model", MODEL)
         if source == MODEL:
@@ -752,8 +765,8 @@ def test_the_examples_of_the_help_are_right(command, capsys):
 
 def test_the_help_has_an_example_of_each_command_and_the_exit_codes(capsys):
     text = help_of([], capsys)
-    assert re.findall(r"^  captum-pse (\w+)", text, re.MULTILINE) == list(EXAMPLES)
-    assert re.findall(r"^    (\w+)  ", text, re.MULTILINE) == list(EXAMPLES)
+    assert re.findall(r"^  captum-pse (\w+)", text, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^    (\w+)  ", text, re.MULTILINE) == list(COMMANDS)
     assert re.findall(r"^  (\d+)  ", text, re.MULTILINE) == ["0", "2", "130"]
 
 
@@ -795,7 +808,8 @@ def test_importing_stays_light():
     """torchvision, scipy and the like come only when they are used."""
     heavy = "torchvision", "scipy", "safetensors", "skimage"
     code = (
-        "import sys, captum.attr; before = set(sys.modules); import captum_pse;"
+        "import sys, captum.attr; before = set(sys.modules); import captum_pse.cli;"
+        "from captum_pse.cli.parser import build_parser; build_parser().format_help();"
         f"print([m for m in {heavy} if m in set(sys.modules) - before])"
     )
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Models by name: torchvision's with random weights, and a callable."""
+"""Models by name: torchvision models with random weights, and a callable."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ NAMES = {
     "DEFAULT for a callable": (
         "captum_pse.demo:load_model",
         "DEFAULT",
-        "weights: got DEFAULT, which only torchvision",
+        "weights: got DEFAULT, want a file; only torchvision",
     ),
 }
 
@@ -116,19 +116,19 @@ WEIGHTS = {
         ".pt",
         lambda path: path.write_bytes(b"garbage"),
         ValueError,
-        "weights: .* is not a whole state dict",
+        "weights: .* is not a complete state dict",
     ),
     "garbage safetensors": (
         ".safetensors",
         lambda path: path.write_bytes(b"garbage"),
         ValueError,
-        "weights: .* is not a whole state dict",
+        "weights: .* is not a complete state dict",
     ),
     "pickled code": (
         ".pt",
         lambda path: path.write_bytes(pickle.dumps(Evil())),
         ValueError,
-        "weights: .* is not a whole state dict",
+        "weights: .* is not a complete state dict",
     ),
     "not a state dict": (
         ".pt",
@@ -140,13 +140,13 @@ WEIGHTS = {
         ".pt",
         lambda path: torch.save({"weight": torch.zeros(2)}, path),
         ValueError,
-        "weights: they do not fit squeezenet1_1: Missing key",
+        "weights: they do not match squeezenet1_1: Missing key",
     ),
     "of other shapes": (
         ".pt",
         lambda path: torch.save(squeezenet1_1(num_classes=7).state_dict(), path),
         ValueError,
-        "weights: they do not fit squeezenet1_1: size mismatch for classifier",
+        "weights: they do not match squeezenet1_1: size mismatch for classifier",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Agreement between methods against scipy, and on cases worked out by hand."""
+"""Agreement compared with scipy and with results computed by hand."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_equals_a_literal_loop(per_example):
                     set(sorted(range(len(groups)), key=lambda g: (-v[g], g))[:3])
                     for v in (a, b)
                 )
-                share = len(first & second) / 3
-                assert float(result.overlap[n, i, j]) == pytest.approx(share)
+                overlap = len(first & second) / 3
+                assert float(result.overlap[n, i, j]) == pytest.approx(overlap)
 
 
 def test_constant_attributions_have_no_rank_correlation():
@@ -49,11 +49,11 @@ def test_constant_attributions_have_no_rank_correlation():
     assert result.rank_correlation[:, 0].isnan().all()
     assert result.rank_correlation[:, 1:, 1:].isfinite().all()
     # Ties are broken by the group's id.
-    share = (values["a"].argsort(dim=1)[:, -2:] < 2).sum(1) / 2
-    torch.testing.assert_close(result.overlap[:, 0, 1], share)
+    overlap = (values["a"].argsort(dim=1)[:, -2:] < 2).sum(1) / 2
+    torch.testing.assert_close(result.overlap[:, 0, 1], overlap)
 
 
-def test_more_groups_wanted_than_there_are():
+def test_top_larger_than_the_number_of_groups():
     values = {"a": torch.rand(1, 4), "b": torch.rand(1, 4)}
     assert agreement(values, top=10).overlap.eq(1).all()
 
@@ -94,12 +94,12 @@ def test_table():
 
 ONE = torch.rand(2, 3, 4, 4)
 BAD = {
-    "one method": ({"a": ONE}, {}, "attributions: got 1, want those of at least two"),
+    "one method": ({"a": ONE}, {}, r"attributions: got 1 method\(s\), want at"),
     "top": ({"a": ONE, "b": ONE}, {"top": 0}, "top: got 0, want a positive int"),
     "shapes": (
         {"a": ONE, "b": ONE[..., :3]},
         {},
-        r"attributions: got shapes .*want ones that broadcast",
+        r"attributions: got shapes .*want shapes that broadcast",
     ),
     "parts": ({"a": (ONE, ONE), "b": ONE}, {}, r"got 1 tensor\(s\) of b, want 2 as of"),
     "NaN": ({"a": ONE, "b": ONE * torch.nan}, {}, "got NaN or infinite values of b"),

@@ -1,4 +1,4 @@
-"""PairedAttribution against single calls of the methods that it wraps."""
+"""PairedAttribution compared with calls of the methods that it wraps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from captum_pse.regions.result import CLASS_MAPS, REGION_COMPONENTS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning"),
-    # Said by DeepLift on every call.
+    # DeepLift warns on every call.
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks"),
 ]
 
@@ -46,7 +46,11 @@ METHODS = {
         {"reference": torch.zeros(3, 3, 64, 64)},
     ),
     "LRP": (LRP, {}, {}),
-    "Occlusion": (Occlusion, {"sliding_window_shapes": (3, 32, 32)}, {}),
+    "Occlusion": (
+        Occlusion,
+        {"sliding_window_shapes": (3, 32, 32), "strides": (3, 16, 16)},
+        {},
+    ),
     "FeatureAblation": (
         FeatureAblation,
         {"feature_mask": grid_mask((64, 64), cell=32)},
@@ -86,7 +90,7 @@ def test_equals_four_calls(demo_model, demo_pairs, make, options, reference):
     direct = {"baselines": reference["reference"]} if reference else {}
     wanted = {}
     for name, (side, label) in calls.items():
-        seed()  # All draw the same random numbers.
+        seed()  # The same random numbers in all calls.
         wanted[name] = method.attribute(
             side.clone().requires_grad_(), target=label, **direct, **options
         ).detach()
@@ -107,13 +111,13 @@ def test_equals_four_calls(demo_model, demo_pairs, make, options, reference):
 
 
 @pytest.mark.parametrize("component", REGION_COMPONENTS)
-def test_one_component_is_that_of_all(demo_model, demo_pairs, component):
+def test_attribute_equals_decompose(demo_model, demo_pairs, component):
     method = PairedAttribution(Saliency(demo_model))
     one = method.attribute(*demo_pairs, component=component)
     assert torch.equal(one, method.decompose(*demo_pairs).attribution(component))
 
 
-def test_computes_no_more_than_asked(demo_model, demo_pairs):
+def test_computes_only_the_maps_of_the_component(demo_model, demo_pairs):
     class Counting(Saliency):
         calls = 0
 
@@ -130,7 +134,7 @@ def test_computes_no_more_than_asked(demo_model, demo_pairs):
 
 
 def test_agrees_with_adversarial_cam(demo_model, demo_pairs):
-    """Two ways to the same maps: LayerGradCam has no ReLU by default."""
+    """Equals AdversarialCAM without ReLU, which LayerGradCam does not apply either."""
     layer = demo_model.features.conv4
     paired = PairedAttribution(LayerGradCam(demo_model, layer)).decompose(*demo_pairs)
     maps = AdversarialCAM(demo_model, layer, relu=False).decompose(*demo_pairs)
@@ -158,7 +162,7 @@ def test_swapping_the_sides_and_labels_swaps_promotion_and_suppression(demo_pair
 
 
 def test_sums_to_the_change_of_the_score(make_case):
-    """Integrated gradients are complete, so that their differences are as well."""
+    """Integrated gradients are complete, so their differences are as well."""
     case = make_case(2)
     method = PairedAttribution(IntegratedGradients(case.model))
     result = method.decompose(case.adversarial, case.natural, 1, 2, n_steps=200)
@@ -184,7 +188,7 @@ def test_tuples_and_additional_arguments():
     assert torch.equal(results[1].promotion, vector)
     assert results[1].inputs[0] is not x[1]
     assert torch.equal(results[1].inputs[0], x[1])
-    # A score for the image's maps, and one for each number of the vector.
+    # Both the image and the vector have an interpretability score.
     for result in results:
         assert 0 <= result.summary()[0]["promotion_is"] <= 1
 
@@ -268,14 +272,14 @@ def test_saved_and_loaded(demo_model, demo_pairs, tmp_path):
     assert loaded.summary() == result.summary()
 
 
-def test_maps_that_do_not_lie_over_the_inputs(demo_model, demo_pairs):
+def test_maps_that_cannot_be_resized_to_the_inputs(demo_model, demo_pairs):
     method = LayerIntegratedGradients(demo_model, demo_model.head)
     result = PairedAttribution(method).decompose(*demo_pairs, n_steps=2)
     assert result.promotion.shape == (3, 12)
     assert "promotion_is" not in result.summary()[0]
-    with pytest.raises(ValueError, match=r"shape \(3, 12\), which cannot be laid over"):
+    with pytest.raises(ValueError, match=r"shape \(3, 12\), which cannot be resized"):
         result.on_inputs("promotion")
-    with pytest.raises(ValueError, match="cannot be laid over"):
+    with pytest.raises(ValueError, match="cannot be resized"):
         result.plot()
 
 
@@ -286,7 +290,7 @@ def test_name_and_kind(demo_model):
     assert not PairedAttribution(Saliency(demo_model)).multiplies_by_inputs
 
 
-def test_wants_a_method_of_class_scores(demo_model):
+def test_methods_without_a_target(demo_model):
     with pytest.raises(TypeError, match="method: got DemoNet, want an attribution"):
         PairedAttribution(demo_model)
     neuron = NeuronGradient(demo_model, demo_model.head)
@@ -304,7 +308,7 @@ BAD = {
     "delta": (
         IntegratedGradients,
         {"return_convergence_delta": True},
-        "return_convergence_delta: want False",
+        "return_convergence_delta: got True, want False",
     ),
     "component": (Saliency, {"component": "effect"}, "component: got 'effect'"),
     "label": (Saliency, {"target": 99}, "target: got 99 for example 0, want 0 to 11"),
@@ -326,7 +330,7 @@ def test_bad_input(demo_model, demo_pairs, make, options, message):
     assert state_of(demo_model) == before
 
 
-def test_a_method_that_loses_examples(demo_model, demo_pairs):
+def test_a_method_that_drops_examples(demo_model, demo_pairs):
     class Summed(Saliency):
         def attribute(self, inputs: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
             return inputs.sum(0, keepdim=True)

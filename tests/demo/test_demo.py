@@ -1,3 +1,5 @@
+"""The demo: scenes and their masks, the shipped model, and pairs."""
+
 from __future__ import annotations
 
 import pytest
@@ -19,7 +21,7 @@ def test_scenes_are_deterministic_and_labelled():
     )
 
 
-def test_masks_say_what_is_drawn():
+def test_masks_match_what_is_drawn():
     seen: dict[str, set[str]] = {name: set() for name in demo.CONCEPTS}
     for scene in map(demo.Scenes(120).scene, range(120)):
         assert scene.image.shape == (3, 64, 64)
@@ -32,20 +34,20 @@ def test_masks_say_what_is_drawn():
             seen[category] |= {names[k - 1] for k in mask.unique().tolist() if k}
         objects = scene.concepts["object"] == scene.label + 1
         assert objects.any()
-        # Parts are of the object, textures of its painted parts, colours everywhere.
+        # Parts cover the object, textures only parts of it, colours the whole image.
         assert torch.equal(scene.concepts["part"] > 0, objects)
         assert not ((scene.concepts["texture"] > 0) & ~objects).any()
         assert (scene.concepts["color"] > 0).all()
     assert seen == {name: set(names) for name, names in demo.CONCEPTS.items()}
 
 
-def test_colours_are_where_their_mask_says():
+def test_colours_match_their_masks():
     palette = torch.tensor(list(PALETTE.values()))
-    hits = []
+    errors = []
     for scene in map(demo.Scenes(24).scene, range(24)):
         named = palette[scene.concepts["color"] - 1].permute(2, 0, 1)
-        hits.append((scene.image - named).abs().mean())
-    assert max(hits) < 0.12
+        errors.append((scene.image - named).abs().mean())
+    assert max(errors) < 0.12
 
 
 def test_the_shipped_model_is_accurate(demo_model):
@@ -71,11 +73,11 @@ def test_pairs_fool_the_model(demo_model):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: demo.Scenes(0), ValueError, "n: got 0, want at least 1 scene"),
+        (lambda: demo.Scenes(0), ValueError, "n: got 0, want a positive int"),
         (lambda: demo.Scenes(3)[3], IndexError, "index: got 3, want 0 to 2"),
         (lambda: demo.draw_scene(-1, 0), ValueError, "seed: got -1, want 0 or more"),
         (lambda: demo.draw_scene(0, -1), ValueError, "index: got -1, want 0 or more"),
-        (lambda: demo.make_pairs(0), ValueError, "n: got 0, want at least 1 scene"),
+        (lambda: demo.make_pairs(0), ValueError, "n: got 0, want a positive int"),
         (lambda: demo.make_pairs(1, eps=0), ValueError, "eps: got 0, want more than 0"),
         (lambda: demo.make_pairs(1, steps=0), ValueError, "steps: got 0, want a posit"),
     ],

@@ -44,7 +44,7 @@ PARTS = RNG.choice([0, 9], (2, 4, 4))
 
 @pytest.fixture
 def broden(tmp_path: Path) -> Path:
-    """Two images: one with an object mask of two layers, one with image labels."""
+    """Two images: one with two object masks, one with labels of the whole image."""
     images = tmp_path / "images"
     for i in range(2):
         write_image(images / f"set/{i}.png", PIXELS[i])
@@ -111,7 +111,7 @@ def test_image_and_masks_are_transformed_together(broden):
     plain = BrodenConcepts(broden)[1]
     torch.testing.assert_close(changed.image, (plain.image - 0.5) / 0.25)
     np.testing.assert_array_equal(changed.labels["object"], plain.labels["object"])
-    with pytest.raises(ValueError, match="transform: made tuple of an image"):
+    with pytest.raises(ValueError, match="transform: got tuple for an image"):
         BrodenConcepts(broden, transform=lambda x, m: ((x,), m))[0]
 
 
@@ -129,19 +129,19 @@ BROKEN = {
     ),
     "no column": (
         lambda f: replace(f / "index.csv", "scene", "places"),
-        r"index.csv: lacks the column\(s\) scene",
+        r"index.csv: the column\(s\) scene are missing",
     ),
     "short row": (
         lambda f: replace(f / "c_scene.csv", "1,b-s", "1"),
-        "c_scene.csv: row 3 has not 2 fields",
+        "c_scene.csv: row 3 does not have 2 fields",
     ),
     "long row": (
         lambda f: replace(f / "c_scene.csv", "1,b-s", "1,b,s"),
-        "c_scene.csv: row 3 has not 2 fields",
+        "c_scene.csv: row 3 does not have 2 fields",
     ),
     "number": (
         lambda f: replace(f / "c_object.csv", "2,3,sky", "2,x,sky"),
-        "c_object.csv: row 3 has the number 'x', want one above 0",
+        "got number 'x' in row 3 of .*c_object.csv, want 1 or more",
     ),
     "not text": (
         lambda f: (f / "c_scene.csv").write_bytes(b"number,name\n1,\xff\n"),
@@ -149,7 +149,7 @@ BROKEN = {
     ),
     "no image": (
         lambda f: (f / "images/set/0.png").unlink(),
-        "row 2 of .*index.csv names .*0.png, which is no file",
+        "there is no file .*0.png, named in row 2 of .*index.csv",
     ),
     "not an image": (
         lambda f: (f / "images/set/0.png").write_text("text"),
@@ -157,15 +157,15 @@ BROKEN = {
     ),
     "no mask": (
         lambda f: (f / "images/set/0_more.png").unlink(),
-        "row 2 of .*index.csv names .*0_more.png",
+        "there is no file .*0_more.png, named in row 2",
     ),
     "outside": (
         lambda f: replace(f / "index.csv", "set/0_more.png", "../index.csv"),
-        r"row 2 of .*index.csv has the path '../index.csv', want one under images/",
+        r"got path '../index.csv' in row 2 of .*index.csv, want one under images/",
     ),
     "mask of the wrong size": (
         lambda f: write_image(f / "images/set/0_object.png", coded(OBJECTS[0][:3])),
-        r"0_object.png is \(3, 4\), want \('4', '4'\) as row 2 of .*index.csv says",
+        r"got shape \(3, 4\) of .*0_object.png, want \('4', '4'\) as in row 2 of",
     ),
 }
 
@@ -206,12 +206,16 @@ def test_folders(tmp_path):
     np.testing.assert_array_equal(dataset[0].labels["object"], OBJECTS[0])
     np.testing.assert_array_equal(dataset[1].labels["object"], PARTS[1])
     write_image(tmp_path / "images/2.jpg", PIXELS[0])
-    with pytest.raises(ValueError, match="have no counterpart, the first is '2'"):
+    with pytest.raises(
+        ValueError, match=r"got 1 file\(s\) without .* the first is '2'"
+    ):
         FolderConcepts(tmp_path / "images", tmp_path / "masks", names)
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         FolderConcepts(tmp_path / "nowhere", tmp_path / "masks", names)
     write_image(tmp_path / "images/2.png", PIXELS[0])
-    with pytest.raises(ValueError, match="have the same name, want different ones"):
+    with pytest.raises(
+        ValueError, match="want names that differ in more than the suffix"
+    ):
         FolderConcepts(tmp_path / "images", tmp_path / "masks", names)
 
 

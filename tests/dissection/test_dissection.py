@@ -1,4 +1,4 @@
-"""Network dissection against a literal loop in numpy, and on units that are known."""
+"""Network dissection against a literal loop in numpy, and on known units."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from captum_pse.visualization import plot_detectors, plot_units
 
 
 class Halving(nn.Module):
-    """Its units are the channels of the image, at half the resolution."""
+    """The units are the channels of the image, at half the resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Halving(nn.Module):
 
 
 class Made:
-    """A concept set made in a test."""
+    """A concept set from a list of samples."""
 
     def __init__(self, concepts: Sequence[Concept], samples: list[ConceptSample]):
         self.concepts, self._samples = concepts, samples
@@ -61,7 +61,7 @@ CONCEPTS = [
 
 
 def random_set(n: int = 7, sizes: Sequence[int] = (16, 16, 24)) -> Made:
-    """Random images with dead, constant and tied units, and gaps in their labels."""
+    """Random images with dead, constant and tied units; some lack some labels."""
     rng = np.random.default_rng(0)
     samples = []
     for i in range(n):
@@ -125,11 +125,11 @@ def literal(dataset: Made, pools: int, quantile: float) -> dict[str, np.ndarray]
             else:
                 masks[category] = [np.full((16, 32), k) for k in labels]
         sizes = {m[0].shape for m in masks.values()} or {activation.shape[1:]}
-        carried = [c for c, m in masks.items() if m]
+        annotated = [c for c, m in masks.items() if m]
         if not masks:
             sizes = {tuple(sample.image.shape[1:])}
         if all(not isinstance(x, Tensor) for x in sample.labels.values()):
-            # Labels of the whole image alone: at the image's own size.
+            # Labels of the whole image only: at the size of the image.
             size = tuple(sample.image.shape[1:])
             masks = {
                 c: [np.full(size, k) for k in sample.labels[c]] for c in sample.labels
@@ -142,13 +142,13 @@ def literal(dataset: Made, pools: int, quantile: float) -> dict[str, np.ndarray]
                 inside[:] = False
             total[k] += inside.sum()
             for c, concept in enumerate(dataset.concepts):
-                if concept.category not in carried:
+                if concept.category not in annotated:
                     continue
-                there = np.zeros(size, dtype=bool)
+                labelled = np.zeros(size, dtype=bool)
                 for mask in masks[concept.category]:
-                    there |= mask == concept.number
-                both[k, c] += (inside & there).sum()
-                either[k, c] += (inside | there).sum()
+                    labelled |= mask == concept.number
+                both[k, c] += (inside & labelled).sum()
+                either[k, c] += (inside | labelled).sum()
     iou = np.divide(both, either, out=np.zeros(both.shape), where=either > 0)
     return {"thresholds": thresholds, "both": both, "total": total, "iou": iou}
 
@@ -175,10 +175,10 @@ def test_equals_a_literal_loop(quantile, batch_size):
         rows = [row for row in result.table() if row["layer"] == name]
         for k, row in enumerate(rows):
             best = int(wanted["iou"][k].argmax())
-            share = wanted["iou"][k, best]
+            largest = wanted["iou"][k, best]
             assert row["unit"] == k
-            assert row["concept"] == (CONCEPTS[best].name if share else "")
-            assert row["detector"] == (share > 0.04)
+            assert row["concept"] == (CONCEPTS[best].name if largest else "")
+            assert row["detector"] == (largest > 0.04)
     summary = result.summary()[0]
     assert summary["units"] == 6
     assert summary["detectors"] == sum(
@@ -186,7 +186,7 @@ def test_equals_a_literal_loop(quantile, batch_size):
     )
 
 
-def test_images_that_answer_most():
+def test_images_with_the_highest_activations():
     dataset = random_set(9)
     result = NetworkDissection(Halving().eval(), ["layer"]).dissect(dataset)
     peaks = torch.stack(
@@ -231,7 +231,7 @@ def test_quantiles(shift, scale):
         found = top.thresholds(quantile)
         assert found is not None
         assert torch.equal(found, wanted.float())
-        # The value at the place itself, up to the edge of its bin.
+        # The value at the rank, up to the edge of its bin.
         ordered = rows.sort(dim=1).values[:, math.floor(999 * (1 - quantile))]
         near = histogram.thresholds(quantile).double()
         assert (near >= ordered.float()).all()
@@ -243,7 +243,7 @@ def test_quantiles(shift, scale):
         assert short.thresholds(quantile) is None
 
 
-def test_histograms_say_where_they_end():
+def test_histograms_reject_values_out_of_range():
     histogram = ValueHistogram(1)
     histogram.update(torch.full((1, 1, 4), 1e10))
     with pytest.raises(ValueError, match=r"activations above 2\*\*32"):
@@ -251,7 +251,7 @@ def test_histograms_say_where_they_end():
 
 
 def test_later_images_may_be_larger():
-    """The first image misleads about how many values to keep."""
+    """The size of the first image underestimates the number of values to keep."""
     dataset = random_set(6, sizes=(8, 48, 48))
     method = NetworkDissection(Halving().eval(), ["layer"], quantile=0.05)
     result = method.dissect(dataset, batch_size=2)
@@ -260,7 +260,7 @@ def test_later_images_may_be_larger():
 
 
 class Filters(nn.Module):
-    """Units that answer a colour, and units that answer edges of a direction."""
+    """Units that detect colours."""
 
     def __init__(self, colours: Sequence[str]) -> None:
         super().__init__()
@@ -283,7 +283,7 @@ def test_known_colour_units_are_labelled_right():
 
 
 class Edges(nn.Module):
-    """Sobel filters for upright and for level edges."""
+    """Sobel filters for vertical and for horizontal edges."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ class Edges(nn.Module):
 
 
 def test_known_edge_units_are_labelled_right():
-    """Bars that stand or lie: a filter answers the right edges of its own."""
+    """Vertical and horizontal bars, labelled at one edge."""
     samples = []
     for i in range(20):
         image = torch.zeros(1, 32, 32)
@@ -307,14 +307,14 @@ def test_known_edge_units_are_labelled_right():
         if i % 2:
             image, mask = image.transpose(1, 2), 2 * mask.T
         samples.append(ConceptSample(image, {"edge": mask}))
-    concepts = [Concept("edge", 1, "upright"), Concept("edge", 2, "level")]
+    concepts = [Concept("edge", 1, "vertical"), Concept("edge", 2, "horizontal")]
     result = NetworkDissection(Edges().eval(), ["conv"], quantile=0.05).dissect(
         Made(concepts, samples)
     )
-    assert [row["concept"] for row in result.table()] == ["upright", "level"]
+    assert [row["concept"] for row in result.table()] == ["vertical", "horizontal"]
 
 
-def test_concepts_that_are_too_large_are_said_to_be_out_of_reach():
+def test_large_concepts_are_out_of_reach():
     mask = torch.ones(8, 8, dtype=torch.int64)
     mask[0, 0] = 2
     samples = [ConceptSample(torch.rand(2, 8, 8), {"color": mask}) for _ in range(4)]
@@ -367,7 +367,7 @@ class Killed(Exception):  # noqa: N818
 
 
 class Fragile(Made):
-    """Fails at the so-many-th read."""
+    """Fails after a number of reads."""
 
     def __init__(self, dataset: Made, reads: int) -> None:
         super().__init__(dataset.concepts, dataset._samples)
@@ -381,7 +381,7 @@ class Fragile(Made):
 
 
 @pytest.mark.parametrize("reads", [0, 1, 5, 8, 11, 15, 18, 22])
-def test_a_killed_run_goes_on(tmp_path, monkeypatch, reads):
+def test_a_killed_run_resumes(tmp_path, monkeypatch, reads):
     monkeypatch.setattr("captum_pse._io.checkpoint.Checkpoint.every", 0.0, raising=True)
     dataset = random_set(8, sizes=(16,))
     method = NetworkDissection(Halving().eval(), ["layer", "again"])
@@ -393,7 +393,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, reads):
         killed = False
     except Killed:
         killed = True
-    # Eight images twice, and three to tell the run.
+    # Eight images twice, and three to identify the run.
     assert killed == (reads < 19)
     if 7 <= reads < 19:
         assert list((tmp_path / "partial").iterdir())
@@ -452,8 +452,8 @@ class WritesIntoItsInput(Halving):
         return self.again(hidden).mean((2, 3)) + scores
 
 
-def test_models_that_write_into_what_they_get():
-    """Neither the images nor an output that the model changes later is affected."""
+def test_models_that_write_into_their_inputs():
+    """The images do not change, and later changes of an output have no effect."""
     dataset = random_set(5, sizes=(16,))
     before = [sample.image.clone() for sample in dataset]
     method = NetworkDissection(WritesIntoItsInput().eval(), ["layer"])
@@ -483,7 +483,7 @@ def test_other_precisions(dtype):
         assert int(result.layers["layer"].total[0]) > 0
 
 
-def test_functions_and_layers_of_one_kind():
+def test_functions_and_layers_of_one_type():
     model, dataset = Halving().eval(), random_set(4, sizes=(16,))
     with torch.inference_mode():
         method = NetworkDissection(lambda x: model(x), [model.layer, model.again])
@@ -501,14 +501,14 @@ def test_functions_and_layers_of_one_kind():
     assert again.table() == got.table()
 
 
-def test_an_empty_mask_is_looked_at():
-    """What fires where nothing of the category is counts against a detector."""
+def test_an_empty_mask_counts():
+    """Pixels of a unit's mask in an image with an empty mask count in the union."""
     image, mask = torch.zeros(2, 8, 8), torch.zeros(4, 4, dtype=torch.int64)
     image[:, 4:] = 1
-    there = mask.clone()
-    there[2:] = 1
+    car = mask.clone()
+    car[2:] = 1
     concepts = [Concept("object", 1, "car")]
-    samples = [ConceptSample(image, {"object": m}) for m in (there, mask, mask)]
+    samples = [ConceptSample(image, {"object": m}) for m in (car, mask, mask)]
     method = NetworkDissection(Halving().eval(), ["layer"], quantile=0.6)
     iou = method.dissect(Made(concepts, samples)).iou("layer")
     assert iou.flatten().tolist() == [1 / 3, 1 / 3]
@@ -517,7 +517,7 @@ def test_an_empty_mask_is_looked_at():
     assert iou.flatten().tolist() == [1, 1]
 
 
-def test_says_which_samples_the_model_does_not_take():
+def test_an_error_of_the_model_names_the_samples():
     class Fixed(Halving):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.unflatten(3, (2, 8)).flatten(3))
@@ -528,19 +528,22 @@ def test_says_which_samples_the_model_does_not_take():
 
 
 BAD_SAMPLES = {
-    "category": ({"colour": {1}}, r"sample 1 has labels of category 'colour'"),
-    "number": ({"color": {3}}, "sample 1 has the label 3, which is no concept"),
+    "category": ({"colour": {1}}, r"got labels of category 'colour' in sample 1"),
+    "number": ({"color": {3}}, "got label 3 of category 'color' in sample 1"),
     "number in a mask": (
         {"object": torch.full((4, 4), 5)},
-        "sample 1 has the label 5, which is no concept of category 'object'",
+        "got label 5 of category 'object' in sample 1, want 0 or a concept's number",
     ),
-    "below 0": ({"object": torch.full((4, 4), -1)}, "sample 1 has the label -1"),
+    "below 0": (
+        {"object": torch.full((4, 4), -1)},
+        "got label -1 of category 'object'",
+    ),
     "sizes": (
         {
             "color": torch.ones(4, 4, dtype=torch.int64),
             "object": torch.zeros(4, 5, dtype=torch.int64),
         },
-        r"sample 1 has masks of the sizes \[\(4, 4\), \(4, 5\)\]",
+        r"got masks of sizes \[\(4, 4\), \(4, 5\)\] in sample 1",
     ),
 }
 
@@ -555,7 +558,7 @@ def test_bad_labels(labels, message):
 
 def test_labels_must_be_integers():
     sample = ConceptSample(torch.rand(2, 8, 8), {"color": torch.rand(8, 8)})
-    with pytest.raises(TypeError, match=r"sample 0 .* of torch.float32, want integers"):
+    with pytest.raises(TypeError, match=r"got labels of torch.float32 .* in sample 0"):
         NetworkDissection(Halving().eval(), ["layer"]).dissect(Made(CONCEPTS, [sample]))
 
 
@@ -563,7 +566,7 @@ def test_bad_activations():
     image = torch.rand(2, 8, 8)
     image[1, 3, 3] = torch.nan
     samples = [ConceptSample(torch.rand(2, 8, 8), {}), ConceptSample(image, {})]
-    with pytest.raises(ValueError, match="layers: layer gives NaN or infinite values"):
+    with pytest.raises(ValueError, match="layers: got NaN or infinite values of layer"):
         NetworkDissection(Halving().eval(), ["layer"]).dissect(Made(CONCEPTS, samples))
 
 
@@ -589,9 +592,9 @@ def test_bad_runs(demo_model):
     method = NetworkDissection(Halving().eval(), ["layer"])
     with pytest.raises(ValueError, match="dataset: got an empty one"):
         method.dissect(Made(CONCEPTS, []))
-    with pytest.raises(ValueError, match="dataset: its concepts are empty"):
+    with pytest.raises(ValueError, match="dataset: got no concepts"):
         method.dissect(Made([], random_set()._samples))
-    with pytest.raises(ValueError, match=r"'color' have the numbers \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"got numbers \[1, 1\] .* 'color'"):
         method.dissect(Made([CONCEPTS[0], CONCEPTS[0]], random_set()._samples))
     with pytest.raises(ValueError, match="batch_size: got 0"):
         method.dissect(random_set(), batch_size=0)
@@ -637,12 +640,12 @@ def test_figures(demo_model):
     for ax, name in zip(figure.axes, result.layers, strict=True):
         heights = [int(patch.get_height()) for patch in ax.patches]
         best = result.best(name)[1][result.detectors(name)].tolist()
-        counts = sorted((best.count(place) for place in set(best)), reverse=True)
+        counts = sorted((best.count(index) for index in set(best)), reverse=True)
         assert heights == counts[:3]
         assert ax.get_title().startswith(f"{name}: {len(best)} of ")
     with pytest.raises(ValueError, match="layer: got 'conv1', want one of"):
         plot_detectors(result, ["conv1"])
-    with pytest.raises(ValueError, match="most: got 0, want at least 1"):
+    with pytest.raises(ValueError, match="most: got 0, want a positive int"):
         plot_detectors(result, most=0)
 
     figure = plot_units(method, result, dataset, "features.conv5", [5, 7], n_images=3)
@@ -652,11 +655,13 @@ def test_figures(demo_model):
     drawn = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(drawn, dataset[first].image.permute(1, 2, 0))
     plot_units(method, result, dataset, "features.conv1", n_images=2).canvas.draw()
-    with pytest.raises(ValueError, match=r"units: got \[96\], want some of 0 to 95"):
+    with pytest.raises(
+        ValueError, match=r"units: got \[96\], want numbers from 0 to 95"
+    ):
         plot_units(method, result, dataset, "features.conv5", [96])
 
 
-def test_masks_of_units_are_those_that_were_counted():
+def test_unit_masks_match_the_counts():
     dataset = random_set(4, sizes=(16,))
     samples = [s._replace(labels={}) for s in dataset]
     method = NetworkDissection(Halving().eval(), ["layer"], quantile=0.1)
@@ -669,9 +674,8 @@ def test_masks_of_units_are_those_that_were_counted():
 
 def test_real_detectors(squeezenet, data):
     """The counts of an independent implementation on the CamVid set."""
-    layer = next(n for n, _ in squeezenet.named_modules() if n.endswith("features.5"))
     dataset = BrodenConcepts(data / "camvid_broden")
-    result = NetworkDissection(squeezenet, [layer]).dissect(dataset)
+    result = NetworkDissection(squeezenet, ["features.5"]).dissect(dataset)
     found = [row["concept"] for row in result.table() if row["detector"]]
     assert {name: found.count(name) for name in set(found)} == {
         "green-c": 7,

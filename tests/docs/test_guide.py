@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_pse.cli.arguments import build_parser
+from captum_pse.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [ROOT / "README.md", ROOT / "docs/guide.md"]

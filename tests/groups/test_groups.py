@@ -1,3 +1,5 @@
+"""Feature masks and the groups that they define."""
+
 from __future__ import annotations
 
 import sys
@@ -47,7 +49,7 @@ def test_default_feature_mask(shape, n_groups):
     assert mask.unique().tolist() == list(range(n_groups))
 
 
-def test_default_groups_of_two_inputs_are_apart():
+def test_two_inputs_share_no_default_group():
     first, second = default_feature_mask((torch.zeros(1, 3, 8, 8), torch.zeros(1, 5)))
     assert second.tolist() == [list(range(64, 69))]
     assert int(first.max()) == 63
@@ -81,12 +83,12 @@ def test_superpixels_follow_the_image():
         assert int(mask[n].min()) == 0
 
 
-def test_superpixels_say_what_is_missing(monkeypatch):
+def test_superpixels_without_scikit_image(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
     with pytest.raises(ImportError, match=r"captum-pse\[superpixels\]"):
         superpixel_mask(torch.zeros(1, 3, 8, 8))
 
 
-def test_superpixels_want_images():
+def test_superpixels_of_other_inputs():
     with pytest.raises(ValueError, match="images: got shape"):
         superpixel_mask(torch.zeros(3, 8, 8))

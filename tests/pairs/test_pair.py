@@ -91,12 +91,12 @@ def test_verify(demo_model, demo_pairs):
     x, x0, t, t0 = demo_pairs
     with pytest.raises(
         ValueError,
-        match=r"attack_label: .* on 1 of 3 adversarial .*'1'.* says 2, not 9",
+        match=r"attack_label: .* on 1 of 3 adversarial .*'1'.* predicts 2, not 9",
     ):
         AdversarialPair(
             natural=x0, adversarial=x, true_label=t0, attack_label=[1, 9, 3]
         ).verify(demo_model)
-    with pytest.raises(ValueError, match="true_label: the model says otherwise on 3"):
+    with pytest.raises(ValueError, match=r"true_label: .* another class on 3 of 3"):
         AdversarialPair(
             natural=x0, adversarial=x, true_label=(t0 + 5) % 12, attack_label=t
         ).verify(demo_model)
@@ -116,13 +116,13 @@ def test_verify_passes_the_arguments_on(make_case):
     )
 
     def forward(x: Tensor, natural: Tensor) -> Tensor:
-        """Says 1 on what it is told is natural, else 0 and 2."""
+        """Predicts 1 where ``x`` is ``natural``, else 0 and 2."""
         same = (x == natural).flatten(1).all(1)
-        said = torch.where(same, 1, torch.tensor([0, 2]))
-        return torch.nn.functional.one_hot(said, 3).double()
+        predicted = torch.where(same, 1, torch.tensor([0, 2]))
+        return torch.nn.functional.one_hot(predicted, 3).double()
 
     pair.verify(forward, case.natural)
-    with pytest.raises(ValueError, match="true_label: the model says otherwise on 2"):
+    with pytest.raises(ValueError, match=r"true_label: .* another class on 2 of 2"):
         pair.verify(forward, case.natural + 1)
     with pytest.raises(ValueError, match="norm is in training mode"):
         pair.verify(case.model.train())

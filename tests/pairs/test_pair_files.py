@@ -151,20 +151,20 @@ FILES = {
         ".npz",
         lambda source, path: path.write_bytes(b""),
         ValueError,
-        "is not a whole .npz file",
+        "is not a complete .npz file",
     ),
     "garbage": (
         ".npz",
         lambda source, path: path.write_bytes(b"\x00garbage" * 50),
         ValueError,
-        "is not a whole .npz file",
+        "is not a complete .npz file",
     ),
-    "truncated": (".npz", truncated, ValueError, "is not a whole .npz file"),
+    "truncated": (".npz", truncated, ValueError, "is not a complete .npz file"),
     "an .npy": (
         ".npz",
         lambda source, path: np.save(path.open("wb"), BYTES),
         ValueError,
-        "is not a whole .npz file",
+        "is not a complete .npz file",
     ),
     "a zip of something else": (
         ".npz",
@@ -176,7 +176,7 @@ FILES = {
         ".safetensors",
         lambda source, path: path.write_bytes(b"garbage" * 50),
         ValueError,
-        "is not a whole .safetensors file",
+        "is not a complete .safetensors file",
     ),
 }
 
@@ -234,7 +234,7 @@ def test_folders_with_labels(folders):
 
 
 class FirstPixel(nn.Module):
-    """Says 0 where the first pixel is bright, else 1; counts the images of a pass."""
+    """Predicts 0 if the first pixel is bright, else 1; counts the images of a pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,15 +250,15 @@ def test_labels_by_a_model():
     adversarial = natural.clone()
     adversarial[:2] = 1
     model = FirstPixel()
-    pair, unmoved = label_by_predictions(
+    pair, unchanged = label_by_predictions(
         model, natural, adversarial, ["a", "b", "c"], batch_size=2
     )
-    assert (list(pair.names), unmoved) == (["a", "b"], ["c"])
+    assert (list(pair.names), unchanged) == (["a", "b"], ["c"])
     assert pair.true_label.tolist() == [1, 1]
     assert pair.attack_label.tolist() == [0, 0]
     assert torch.equal(pair.adversarial, adversarial[:2])
     assert model.seen == [2, 1, 2, 1]
-    with pytest.raises(ValueError, match="both images of every pair the same label"):
+    with pytest.raises(ValueError, match="one label for both images of every pair"):
         label_by_predictions(model, natural, natural, ["a", "b", "c"])
 
 
@@ -298,13 +298,13 @@ FOLDERS = {
         lambda f: truncated(f / "natural" / "a.png", f / "natural" / "a.png"),
         None,
         ValueError,
-        "a.png is not a whole image",
+        "a.png is not a complete image",
     ),
     "not an image": (
         lambda f: (f / "natural" / "a.png").write_text("hello"),
         None,
         ValueError,
-        "a.png is not a whole image",
+        "a.png is not a complete image",
     ),
     "sides differ in size": (
         lambda f: [
@@ -319,7 +319,7 @@ FOLDERS = {
         lambda f: Image.new("I;16", (9, 8)).save(f / "natural" / "a.png"),
         None,
         ValueError,
-        "a.png has Pillow's mode I;16, want 8 bits a channel",
+        "a.png has Pillow's mode I;16, want 8 bits per channel",
     ),
     "transparent": (
         lambda f: Image.new("RGBA", (9, 8)).save(f / "natural" / "a.png"),
@@ -331,13 +331,13 @@ FOLDERS = {
         lambda f: None,
         "name,true_label\na,1\n",
         ValueError,
-        r"labels: .* column\(s\) attack_label are missing; it has name, true_label",
+        r"labels: .* column\(s\) attack_label are missing; the file has name, true",
     ),
     "empty labels": (
         lambda f: None,
         "",
         ValueError,
-        r"labels.csv: the column\(s\) .* are missing; it has none",
+        r"labels.csv: the column\(s\) .* are missing; the file has none",
     ),
     "labels of words": (
         lambda f: None,
@@ -355,13 +355,13 @@ FOLDERS = {
         lambda f: None,
         HEADER + "a,1,2\n",
         ValueError,
-        r"labels.csv: there is no row for 1 image\(s\): 'b'",
+        r"labels.csv: there is no row for 1 image\(s\), the first is 'b'",
     ),
     "rows that differ": (
         lambda f: None,
         HEADER + "a,1,2\nb,1,2\na.png,1,3\n",
         ValueError,
-        r"labels.csv: line 4: got \(1, 3\) for 'a', which an earlier",
+        r"labels.csv: line 4: got \(1, 3\) for 'a', want \(1, 2\) as in an earlier",
     ),
     "labels equal": (
         lambda f: None,

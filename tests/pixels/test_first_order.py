@@ -1,4 +1,4 @@
-"""The first-order estimate against Captum's integrated gradients and analytic cases."""
+"""The first-order estimate compared with integrated gradients and analytic results."""
 
 from __future__ import annotations
 
@@ -78,8 +78,9 @@ def test_is_exact_for_linear_models():
         torch.testing.assert_close(result.convergence_delta, zero, rtol=0, atol=1e-12)
 
 
-def test_products_are_shared_out_where_erasing_counts_them_twice():
-    """Of Z = x1 x2 along the diagonal, each takes half; erasing either takes all."""
+def test_products_are_split_but_counted_twice_by_ablation():
+    """For Z = x1 x2, the estimate gives each feature half of Z; ablating either feature
+    removes all of it."""
 
     def forward(x: Tensor) -> Tensor:
         return torch.stack([x[:, 0] * x[:, 1], -x[:, 0] * x[:, 1]], dim=1)
@@ -158,7 +159,7 @@ def test_under_any_grad_mode_and_with_noise_tunnel(make_case, mode):
     torch.testing.assert_close(noisy, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_results_say_that_they_are_estimates(
+def test_results_state_that_they_are_estimates(
     make_case, demo_model, demo_pairs, tmp_path
 ):
     method = PromotionSuppression(demo_model, method="gradient", n_steps=2)
@@ -184,8 +185,8 @@ def test_bad_arguments(options, message):
         PromotionSuppression(lambda x: x, **options)
 
 
-def test_groups_that_delta_leaves_alone_cost_nothing(make_case):
-    """And have no effect, exactly."""
+def test_groups_without_perturbation_take_no_passes(make_case):
+    """Their effect is exactly 0."""
     case, passes = make_case(2), []
     x = case.natural.clone()
     x[0, :, :2, :2] += 1
@@ -204,12 +205,12 @@ def test_groups_that_delta_leaves_alone_cost_nothing(make_case):
         feature_mask=grid_mask((6, 6), cell=2),
         perturbations_per_eval=1,
     )
-    # Both sides of the pair, and two of nine groups.
+    # Two passes for the sides of the pair, and two for two of the nine groups.
     assert len(passes) == 4
-    alone = torch.ones(9, dtype=torch.bool)
-    alone[[0, 8]] = False
-    assert result.promotion_change[:, alone].eq(0).all()
-    assert result.promotion_change[:, ~alone].ne(0).any()
+    perturbed = torch.zeros(9, dtype=torch.bool)
+    perturbed[[0, 8]] = True
+    assert result.promotion_change[:, ~perturbed].eq(0).all()
+    assert result.promotion_change[:, perturbed].ne(0).any()
     passes.clear()
     same = method.decompose(
         case.natural, case.natural, 1, 2, feature_mask=channel_mask(x)

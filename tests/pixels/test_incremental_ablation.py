@@ -1,4 +1,4 @@
-"""IncrementalAblation against Captum's FeatureAblation."""
+"""IncrementalAblation compared with Captum's FeatureAblation."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_bad_input(options, message):
         IncrementalAblation(model, engine="x")
 
 
-def test_aggregating_models_and_training_mode_are_refused():
+def test_aggregating_models_and_training_mode_raise():
     with pytest.raises(ValueError, match="one row of scores for each of 3"):
         IncrementalAblation(lambda x: x.sum()).attribute(X, feature_mask=MASK)
     with pytest.raises(ValueError, match="training mode"):

@@ -1,4 +1,4 @@
-"""The result object, on effects chosen by hand."""
+"""PixelDecomposition on changes chosen by hand."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import torch
 from captum_pse import PixelDecomposition, PredictionWarning, PromotionSuppression
 from captum_pse._io.files import atomic_path, atomic_results
 
-#: Signed changes of promotion and suppression, and what follows by definition with
-#: eps 1/8 and threshold 1: effect, ratio, type, inactive.
+#: Signed changes of promotion and suppression, and the effect, ratio, type and inactive
+#: that follow for eps 1/8 and threshold 1.
 GROUPS = [
     (4.0, 1.0, 5.0, 2.0, "promotion", False),
     (1.0, 4.0, 5.0, -2.0, "suppression", False),
-    (2.0, 1.0, 3.0, 1.0, "balanced", False),  # twice is not more than twice
+    (2.0, 1.0, 3.0, 1.0, "balanced", False),  # exactly twice is balanced
     (1.0, 2.0, 3.0, -1.0, "balanced", False),
     (3.0, -7.0, 3.0, math.log2(3 * 8), "promotion", False),
     (-2.0, 0.5, 0.5, -2.0, "suppression", False),
-    (0.125, 0.0, 0.125, 0.0, "balanced", True),  # at eps is not above it
+    (0.125, 0.0, 0.125, 0.0, "balanced", True),  # exactly eps is inactive
     (-1.0, -1.0, 0.0, 0.0, "balanced", True),
 ]
 
@@ -56,7 +56,7 @@ def test_components_follow_from_the_changes(result):
         assert (row["type"], row["inactive"]) == (kind, inactive)
 
 
-def test_threshold_moves_the_types(result):
+def test_types_depend_on_the_threshold(result):
     wide = dataclasses.replace(result, threshold=2.5)
     assert [row["type"] for row in wide.table()] == [
         *("balanced",) * 4,
@@ -73,7 +73,7 @@ def test_attributions_are_the_components(result):
         result.attribution("sum")
 
 
-def test_summary_counts_inactive_groups_apart(result):
+def test_summary_counts_inactive_groups_separately(result):
     (record,) = result.summary()
     assert record == {
         "example": 0,
@@ -143,13 +143,13 @@ def write_format(version: int) -> Callable[[Path], None]:
     ("write", "error", "message"),
     [
         (lambda path: None, FileNotFoundError, "r.safetensors"),
-        (write_bytes, ValueError, "path: .* is no file of save"),
-        (write_other, ValueError, "path: .* is no file of captum_pse"),
+        (write_bytes, ValueError, "path: .* was not written by save"),
+        (write_other, ValueError, "path: .* was not written by captum_pse"),
         (
             write_format(99),
             ValueError,
-            "path: .* is in the format captum_pse.PixelDecomposition/99, of captum_pse "
-            "9.1, want captum_pse.PixelDecomposition/2",
+            "path: .* has the format captum_pse.PixelDecomposition/99, written by "
+            "captum_pse 9.1, want captum_pse.PixelDecomposition/2",
         ),
         (write_format(2), ValueError, "path: .* lacks 'labels.target'"),
     ],
@@ -161,7 +161,7 @@ def test_files_that_do_not_load(tmp_path, write, error, message):
         PixelDecomposition.load(path)
 
 
-def test_a_file_is_whole_or_as_before(tmp_path):
+def test_a_file_is_complete_or_unchanged(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
 
@@ -179,12 +179,12 @@ def test_a_file_is_whole_or_as_before(tmp_path):
     assert path.read_text() == "after"
 
 
-@pytest.mark.parametrize("moved", [0, 1])
-def test_results_interrupted_as_they_move_in(moved, tmp_path, monkeypatch):
+@pytest.mark.parametrize("n_moved", [0, 1])
+def test_interrupted_while_results_are_moved(n_moved, tmp_path, monkeypatch):
     real, calls = Path.replace, []
 
     def replace(self, target):
-        if len(calls) == moved:
+        if len(calls) == n_moved:
             raise KeyboardInterrupt
         calls.append(target)
         return real(self, target)
@@ -200,5 +200,5 @@ def test_results_interrupted_as_they_move_in(moved, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write()
     left = [path.name for path in out.iterdir()] if out.exists() else []
-    assert left == ["a.txt"][:moved]
-    assert out.exists() == bool(moved)
+    assert left == ["a.txt"][:n_moved]
+    assert out.exists() == bool(n_moved)

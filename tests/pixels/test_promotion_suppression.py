@@ -1,4 +1,4 @@
-"""The numbers of PromotionSuppression against oracles."""
+"""PromotionSuppression compared with Captum, analytic results and literal loops."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def literal(
             before = model(x[i : i + 1])[0]
             for group in mine.unique().tolist():
                 inside = mine == group
-                erased = x[i].clone()
-                erased[inside] = x0[i][inside]
-                after = model(erased[None])[0]
+                ablated = x[i].clone()
+                ablated[inside] = x0[i][inside]
+                after = model(ablated[None])[0]
                 promotion[i][inside] = before[t[i]] - after[t[i]]
                 suppression[i][inside] = after[t0[i]] - before[t0[i]]
     return promotion, suppression
@@ -128,8 +128,8 @@ def test_linear_model_sums_to_the_logit_change():
         change = model(x) - model(x0)
     torch.testing.assert_close(result.promotion_change.sum(1), change[:, 1])
     torch.testing.assert_close(result.suppression_change.sum(1), -change[:, 2])
-    moved = result.labels.adversarial_scores - result.labels.natural_scores
-    torch.testing.assert_close(moved, change[:, [1, 2]])
+    gains = result.labels.adversarial_scores - result.labels.natural_scores
+    torch.testing.assert_close(gains, change[:, [1, 2]])
 
 
 def test_swapping_the_labels_swaps_and_negates(make_case):
@@ -221,7 +221,7 @@ def test_additional_forward_args_follow_the_batch(make_case):
     torch.testing.assert_close(scaled.promotion_change, plain.promotion_change * scale)
 
 
-def test_one_natural_example_stands_against_many(make_case):
+def test_one_natural_example_is_shared_by_many(make_case):
     case = make_case(3)
     one = case.natural[:1]
     method = PromotionSuppression(case.model)
@@ -244,7 +244,7 @@ def test_a_group_that_an_example_lacks_has_no_effect(make_case):
     assert [record["groups"] for record in result.summary()] == [2, 1]
 
 
-def test_negative_ids_are_never_erased(make_case):
+def test_negative_ids_are_not_ablated(make_case):
     case = make_case(1)
     mask = torch.where(torch.arange(36).view(6, 6) < 18, -1, 5)
     got = PromotionSuppression(case.model).attribute(
@@ -273,7 +273,7 @@ def test_dtypes_are_kept(make_case, dtype, tolerance):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_as_before(make_case, fails):
+def test_the_model_is_unchanged(make_case, fails):
     case = make_case()
     case.model.drop.train()
     case.model.head.weight.requires_grad_(False)
@@ -292,7 +292,7 @@ def test_the_model_is_as_before(make_case, fails):
     assert x.grad is None
 
 
-def test_progress_is_shown_on_request(make_case, capsys):
+def test_progress_bar(make_case, capsys):
     case = make_case()
     method = PromotionSuppression(case.model)
     method.attribute(case.adversarial, case.natural, 1, 2)
@@ -317,7 +317,7 @@ def test_a_prediction_that_is_not_the_label_is_reported(demo_model, demo_pairs):
 
 
 class Overwrites(nn.Module):
-    """Writes into its input and gives out one buffer again and again."""
+    """Overwrites its input and returns the same buffer at every call."""
 
     def __init__(self, head: nn.Module, *, careful: bool) -> None:
         super().__init__()
@@ -334,7 +334,7 @@ class Overwrites(nn.Module):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_models_that_overwrite_do_no_harm(make_case, shared):
+def test_models_may_overwrite_inputs_and_scores(make_case, shared):
     case = make_case(2)
     x, x0 = case.adversarial, case.natural[:1] if shared else case.natural
     kept = x.clone(), x0.clone()
@@ -352,7 +352,7 @@ def test_models_that_overwrite_do_no_harm(make_case, shared):
     assert torch.equal(x0, kept[1])
 
 
-def test_labels_repeat_only_for_repeated_pairs(make_case):
+def test_labels_are_repeated_only_for_repeated_examples(make_case):
     case = make_case(4)
     method = PromotionSuppression(case.model)
     with pytest.raises(ValueError, match=r"true_target: got 2 label\(s\)"):
@@ -363,7 +363,7 @@ def test_labels_repeat_only_for_repeated_pairs(make_case):
 
 
 def test_differences_of_half_precision_scores_are_exact():
-    """1 - 2**-10 and 1 are neighbours in half precision; so is what comes of them."""
+    """They are computed and stored in single precision."""
     x, x0 = torch.ones(1, 2).half(), torch.zeros(1, 2).half()
 
     def forward(v: Tensor) -> Tensor:

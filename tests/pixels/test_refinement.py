@@ -1,4 +1,4 @@
-"""Refined attacks against a literal loop, and on cases worked out by hand."""
+"""Refined attacks compared with a literal loop and with results computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_pse.visualization import plot_refinements
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
 
-def test_a_curve_of_all_from_those_of_each(make_case):
+def test_mean_curve_of_single_pairs(make_case):
     case = make_case(4)
     pair, scores = (case.adversarial, case.natural, 1, 2), torch.randn(4, 1, 6, 6)
     mask = grid_mask((6, 6), cell=2)
@@ -31,13 +31,13 @@ def test_a_curve_of_all_from_those_of_each(make_case):
     averaged = mean_curve([one.table() for one in each])
     for found, wanted in zip(averaged, whole.table(), strict=True):
         assert found == pytest.approx(wanted)
-    # A figure takes either.
+    # Figures accept both.
     figure = plot_refinements({"whole": whole, "averaged": averaged})
     one, other = figure.axes[2].lines
     assert one.get_ydata().tolist() == pytest.approx(other.get_ydata().tolist())
 
 
-def test_what_cannot_be_joined(make_case):
+def test_refinements_that_cannot_be_joined(make_case):
     with pytest.raises(ValueError, match="refinements: got none"):
         join([])
     case = make_case(2)
@@ -45,7 +45,7 @@ def test_what_cannot_be_joined(make_case):
         case.model, case.adversarial, case.natural, 1, 2,
         scores=torch.rand(2, 1, 6, 6), feature_mask=torch.randint(0, 4, (2, 1, 6, 6)),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="refinements: got groups of each example's"):
+    with pytest.raises(ValueError, match="refinements: got other groups for each"):
         join([own, own])
 
 
@@ -62,7 +62,7 @@ def test_the_bar_counts_the_passes(cell, make_case, capsys):
         model, case.adversarial, case.natural, 1, 2, scores=torch.randn(3, 1, 6, 6),
         feature_mask=grid_mask((6, 6), cell=cell), show_progress=True,
     )  # fmt: skip
-    # Two passes are those of the labels, and halving may end one early.
+    # Two more passes score the labels, and bisection may end one pass early.
     total = int(re.findall(r"(\d+)/(\d+) ", capsys.readouterr().err)[-1][1])
     assert total - 1 <= len(calls) - 2 <= total
 
@@ -92,9 +92,9 @@ def test_keeps_the_groups_with_the_largest_mean(make_case, fraction, per_example
         expected = torch.where(inside, x[n], x0[n])
         assert torch.equal(got[n], expected)
         with torch.no_grad():
-            said = int(case.model(expected[None]).argmax())
-        assert bool(refinement.reaches[0, n]) == (said == 1)
-        assert bool(refinement.leaves[0, n]) == (said != 2)
+            predicted = int(case.model(expected[None]).argmax())
+        assert bool(refinement.reaches[0, n]) == (predicted == 1)
+        assert bool(refinement.leaves[0, n]) == (predicted != 2)
         delta = (expected - x0[n]).flatten().float()
         for name, order in (("L0", 0), ("L1", 1), ("L2", 2), ("Linf", math.inf)):
             assert float(refinement.norms[name][0, n]) == pytest.approx(
@@ -103,7 +103,7 @@ def test_keeps_the_groups_with_the_largest_mean(make_case, fraction, per_example
 
 
 def counting(needed: Tensor):
-    """Says 1 where at least so many features are 1, else 0."""
+    """Predicts 1 if the sum of the features is at least ``needed``, else 0."""
 
     def forward(x: Tensor) -> Tensor:
         enough = (x.flatten(1).sum(1) >= needed[: len(x)]).float()
@@ -149,8 +149,8 @@ def test_smallest_succeeds_and_one_group_less_does_not(demo_model, demo_pairs):
 
 
 @pytest.mark.parametrize("n_groups", [10, 49, 169, 196])
-def test_at_the_smallest_fraction_are_the_groups_that_are_enough(n_groups):
-    """Also where a fraction is no binary number."""
+def test_the_smallest_fraction_keeps_enough_groups(n_groups):
+    """Also if a fraction has no exact binary representation."""
     needed = torch.arange(1.0, n_groups + 1)
     x, x0 = torch.ones(n_groups, n_groups), torch.zeros(n_groups, n_groups)
     scores = torch.rand(n_groups, n_groups)
@@ -188,7 +188,7 @@ def test_joined_refinements_are_one_of_all(demo_model, demo_pairs):
         join([whole, other])
 
 
-def test_ties_are_broken_by_id_and_all_the_model_is_as_before():
+def test_ties_are_broken_by_id():
     x, x0 = torch.ones(1, 4), torch.zeros(1, 4)
     refinement = refine(
         counting(torch.tensor([2.0])), x, x0, 1, 0, scores=torch.zeros(1, 4)

@@ -1,4 +1,4 @@
-"""The maps of AdversarialCAM against Captum, analysis and literal loops."""
+"""AdversarialCAM compared with Captum, analytic results and literal loops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 def four_calls(
     model: nn.Module, layer: nn.Module, x: Tensor, x0: Tensor, t: Tensor, t0: Tensor
 ) -> dict[str, Tensor]:
-    """Captum's Grad-CAM, one call a map."""
+    """Captum's Grad-CAM, one call for each map."""
     method = LayerGradCam(model, layer)
     return {
         name: method.attribute(side, label, relu_attributions=True).detach()
@@ -99,7 +99,7 @@ def test_cam_is_the_heads_row_times_the_activations(demo_model, demo_pairs):
                 "nk,nkij->nij", demo_model.head.weight[label], demo_model.features(side)
             )
             torch.testing.assert_close(getattr(result, name)[:, 0], maps)
-            # The mean of the map and the bias are the score itself.
+            # The mean of the map plus the bias is the score.
             scores = maps.mean((1, 2)) + demo_model.head.bias[label]
             torch.testing.assert_close(
                 scores, demo_model(side)[range(3), label], rtol=1e-4, atol=1e-4
@@ -119,7 +119,7 @@ def test_gradcam_of_a_pooled_linear_head_is_cam_by_the_area(demo_model, demo_pai
 
 
 def test_gradcam_plus_plus_equals_its_equation(make_case):
-    """Equation 19, a unit and a position at a time, with exp(S) divided out."""
+    """Equation 19 in loops over units and positions, divided by exp(S)."""
     case = make_case(2)
     case.adversarial[1], case.natural[1] = 0, 0
     result = AdversarialCAM(
@@ -147,7 +147,7 @@ def test_gradcam_plus_plus_equals_its_equation(make_case):
     torch.testing.assert_close(result.natural_true, expected)
 
 
-def test_gradcam_plus_plus_of_a_dead_layer_is_nought():
+def test_gradcam_plus_plus_of_a_dead_layer_is_zero():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     nn.init.constant_(model[0].bias, -100.0)
     x = torch.rand(2, 3, 2, 2)
@@ -155,13 +155,15 @@ def test_gradcam_plus_plus_of_a_dead_layer_is_nought():
     assert all((getattr(result, name) == 0).all() for name in CLASS_MAPS)
 
 
-def by_hand(model: nn.Module, layer: nn.Module, x: Tensor, label: int, move) -> Tensor:
+def by_hand(
+    model: nn.Module, layer: nn.Module, x: Tensor, label: int, to_maps
+) -> Tensor:
     kept: list[Tensor] = []
     handle = layer.register_forward_hook(lambda m, i, o: kept.append(o))
     score = model(x)[:, label].sum()
     handle.remove()
     (gradient,) = torch.autograd.grad(score, kept[0])
-    a, g = move(kept[0].detach()), move(gradient)
+    a, g = to_maps(kept[0].detach()), to_maps(gradient)
     spatial = tuple(range(2, a.dim()))
     return (g.mean(spatial, keepdim=True) * a).sum(1, keepdim=True).clamp(min=0)
 
@@ -189,14 +191,14 @@ def swin() -> tuple[nn.Module, nn.Module, object, dict[str, object]]:
 
 @pytest.mark.parametrize("build", [vit, swin])
 def test_transformers(build):
-    model, layer, move, options = build()
+    model, layer, to_maps, options = build()
     model.eval()
     x0 = torch.rand(2, 3, 32, 32)
     x = x0 + 0.3 * torch.randn_like(x0)
     method = AdversarialCAM(model, layer, interpolate=False, **options)
     result = method.decompose(x, x0, 1, 2)
     assert result.natural_true.shape == (2, 1, 4, 4)
-    expected = by_hand(model, layer, x, 1, move)
+    expected = by_hand(model, layer, x, 1, to_maps)
     assert expected.abs().max() > 0
     torch.testing.assert_close(result.adversarial_attack, expected)
 
@@ -221,7 +223,7 @@ def test_one_and_three_dimensions(n_dims, conv, pool):
 
 
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++"])
-def test_several_layers_in_one_pass_equal_each_alone(method):
+def test_several_layers_in_one_pass_equal_single_layers(method):
     model = models.resnet18(num_classes=5).eval()
     x0 = torch.rand(2, 3, 64, 64)
     x = x0 + 0.3 * torch.randn_like(x0)
@@ -233,9 +235,9 @@ def test_several_layers_in_one_pass_equal_each_alone(method):
     assert passes == [4]
     assert [result.source for result in together] == names
     for name, result in zip(names, together, strict=True):
-        alone = AdversarialCAM(model, name, method).decompose(x, x0, 1, 2)
+        single = AdversarialCAM(model, name, method).decompose(x, x0, 1, 2)
         for which in CLASS_MAPS:
-            torch.testing.assert_close(getattr(result, which), getattr(alone, which))
+            torch.testing.assert_close(getattr(result, which), getattr(single, which))
     maps = AdversarialCAM(model, names, method).attribute(x, x0, 1, 2)
     assert isinstance(maps, list)
     assert torch.equal(maps[1], together[1].promotion)
@@ -246,7 +248,7 @@ def test_several_layers_in_one_pass_equal_each_alone(method):
     "mode", [torch.enable_grad, torch.no_grad, torch.inference_mode]
 )
 @pytest.mark.parametrize("frozen", [False, True])
-def test_any_grad_mode_and_the_model_as_before(make_case, mode, frozen, fails):
+def test_any_grad_mode_leaves_the_model_unchanged(make_case, mode, frozen, fails):
     case = make_case()
     expected = AdversarialCAM(case.model, "norm").attribute(
         case.adversarial, case.natural, 1, 2
@@ -271,7 +273,7 @@ def test_any_grad_mode_and_the_model_as_before(make_case, mode, frozen, fails):
     assert state_of(case.model) == before
 
 
-def test_nothing_below_the_layer_is_kept(make_case):
+def test_nothing_before_the_layer_is_stored(make_case):
     case = make_case()
     case.adversarial.requires_grad_()
     saved = []
@@ -332,7 +334,7 @@ def test_tuples_arguments_and_dense_labels(make_case):
     assert maps.shape == (2, 1, 6, 6)
     dense = Segmenter()
     got = AdversarialCAM(dense, "conv").attribute(x[0], x0[0], (1, 2, 3), (0, 2, 3))
-    # The score at a position sees the layer at that position alone.
+    # The score at a position depends on the layer at that position only.
     assert got[:, 0, 2, 3].abs().max() > 0
 
 
@@ -393,12 +395,12 @@ def test_results_load_back(demo_model, demo_pairs, tmp_path):
     assert loaded.source == "features.conv4"
     assert torch.equal(loaded.promotion, result.promotion)
     torch.save([1], tmp_path / "other")
-    with pytest.raises(ValueError, match=r"path: .* is no file of save"):
+    with pytest.raises(ValueError, match=r"path: .* was not written by save"):
         RegionDecomposition.load(tmp_path / "other")
 
 
 class Returns(nn.Module):
-    """Gives out what it is asked to, and runs a layer so many times."""
+    """Returns a given output and runs a layer a given number of times."""
 
     def __init__(self, output: object = None, runs: int = 1) -> None:
         super().__init__()
@@ -538,7 +540,7 @@ def test_no_spatial_layer():
         last_spatial_layer(model, (torch.rand(1, 3, 2, 2),))
 
 
-def test_names_want_a_model_and_components_a_name(demo_model, demo_pairs):
+def test_names_without_a_model_and_unknown_components(demo_model, demo_pairs):
     with pytest.raises(
         ValueError, match="layer: got the name 'head', but forward_func"
     ):

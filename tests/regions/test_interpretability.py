@@ -1,4 +1,4 @@
-"""The interpretability score against a literal loop and in expectation."""
+"""The interpretability score compared with a literal loop and its expectation."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def test_equals_literal_definition(percentile):
         assert float(result.lift[n]) == pytest.approx(lift, rel=1e-5)
 
 
-#: Maps of four positions, the percentile, and the mask: ties stay together.
+#: Maps of four positions, the percentile, and the mask. Equal values are all inside or
+#: all outside.
 MASKS = {
     "no ties": ([1.0, 2.0, 3.0, 4.0], 50, [0, 0, 1, 1]),
     "a tie at the threshold": ([0.0, 2.0, 2.0, 4.0], 50, [0, 1, 1, 1]),
-    "mostly nought": ([0.0, 0.0, 0.0, 1.0], 50, [1, 1, 1, 1]),
-    "all nought": ([0.0, 0.0, 0.0, 0.0], 70, [1, 1, 1, 1]),
-    "the largest alone": ([1.0, 2.0, 3.0, 4.0], 100, [0, 0, 0, 1]),
+    "mostly zero": ([0.0, 0.0, 0.0, 1.0], 50, [1, 1, 1, 1]),
+    "all zero": ([0.0, 0.0, 0.0, 0.0], 70, [1, 1, 1, 1]),
+    "the largest only": ([1.0, 2.0, 3.0, 4.0], 100, [0, 0, 0, 1]),
     "negative": ([-4.0, -3.0, -2.0, -1.0], 70, [0, 0, 0, 1]),
 }
 
@@ -55,12 +56,12 @@ def test_masks(values, percentile, mask, dtype):
     assert float(result.lift) == pytest.approx(1)
 
 
-def test_no_perturbation_scores_nought():
+def test_no_perturbation_scores_zero():
     result = interpretability_score(torch.rand(1, 1, 4, 4), torch.zeros(1, 3, 4, 4))
     assert (float(result.score), float(result.lift)) == (0, 0)
 
 
-def test_random_masks_score_what_is_expected():
+def test_random_masks_have_the_expected_score():
     delta = torch.randn(1, 3, 16, 16).expand(2000, -1, -1, -1)
     result = interpretability_score(torch.rand(2000, 1, 16, 16), delta)
     squared = float((result.score**2).mean())

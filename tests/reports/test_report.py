@@ -41,8 +41,8 @@ from captum_pse.reports.page.groups import GroupValues
 from captum_pse.reports.page.maps import group_pictures, region_pictures
 from captum_pse.reports.page.pictures import Picture, pair_pictures
 from captum_pse.reports.page.tables import (
+    fraction_needed,
     label_namer,
-    part_needed,
     set_counts,
     set_facts,
 )
@@ -185,9 +185,9 @@ def test_values_in_the_page(page, demo_model, demo_pairs):
     )
     assert list(data["pairs"]) == ["0", "1", "2"]
     # The pairs share their groups.
-    (places,) = data["places"]
+    (layout,) = data["layouts"]
     grid = grid_mask((64, 64), cell=16)[0, 0].numpy()
-    assert (decode(places["planes"][0]) == grid).all()
+    assert (decode(layout["planes"][0]) == grid).all()
     for i, pair in enumerate(data["pairs"].values()):
         assert pair["columns"]["group"] == list(range(16))
         for name in ("promotion", "suppression", "ratio"):
@@ -198,12 +198,14 @@ def test_values_in_the_page(page, demo_model, demo_pairs):
 
 def test_same_bytes_for_the_same_input(tmp_path, demo_model, demo_pairs):
     for run in ("first", "second"):
-        explain(demo_model, demo_pairs, tmp_path / run, cell=32)
+        explain(demo_model, demo_pairs.select(0), tmp_path / run, cell=32)
     first, second = (tmp_path / run / "index.html" for run in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_an_error_leaves_nothing_behind(tmp_path, demo_model, demo_pairs, monkeypatch):
+def test_an_error_leaves_nothing_behind(
+    tmp_path, demo_model, demo_pairs, monkeypatch, no_pictures
+):
     def fail(path, page):
         path.write_text("half")
         raise OSError("no space")
@@ -250,7 +252,7 @@ def test_groups_of_any_mask(make):
         assert found is not None
         columns = {column.name: column.values for column in found.columns}
         expected = mask.expand(2, 3, 6, 8)[example].numpy()
-        planes = [decode(plane) for plane in found.places["planes"]]
+        planes = [decode(plane) for plane in found.layout["planes"]]
         assert len(planes) == (3 if (expected != expected[0]).any() else 1)
         ids = np.array([*columns["group"], -1])
         for channel, plane in enumerate(planes):
@@ -307,7 +309,7 @@ def test_large_grey_images_and_more_groups_than_are_told_apart(tmp_path, monkeyp
     )
     explain(SmallNet(channels=1).eval(), pairs, tmp_path, cell=100)
     page = Parsed((tmp_path / "index.html").read_text())
-    assert json.loads(page.scripts[0])["places"][0]["width"] == 320
+    assert json.loads(page.scripts[0])["layouts"][0]["width"] == 320
     assert "400 x 200 pixels, shown at 320 x 160" in page.text
     pictures = [uri for uri in page.values("src") if uri.startswith("data:")]
     plotted = pictures.pop(0)
@@ -316,7 +318,7 @@ def test_large_grey_images_and_more_groups_than_are_told_apart(tmp_path, monkeyp
 
     explain(SmallNet(channels=1).eval(), pairs, tmp_path, cell=40)
     page = Parsed((tmp_path / "index.html").read_text())
-    assert json.loads(page.scripts[0]) == {"places": [], "pairs": {}}
+    assert json.loads(page.scripts[0]) == {"layouts": [], "pairs": {}}
     assert "too many groups" in page.text
 
 
@@ -338,14 +340,14 @@ def test_summary_of_a_set(demo_model, demo_pairs):
     ("smallest", "value", "note"),
     [
         ([0.25, None, 0.5], "37.5 %", "mean of the 2 of 3 attacks that work"),
-        # Nothing is needed where there was nothing to attack.
+        # An attack whose label is predicted on the natural image needs no group.
         ([0.25, 0.0, 0.5], "37.5 %", "mean of the 2 of 3 attacks that work"),
         ([0.0], "none", "no attack works"),
         ([None, None], "none", "no attack works"),
     ],
 )
-def test_part_needed_of_a_set(smallest, value, note):
-    fact = part_needed([{"smallest_fraction": part} for part in smallest])
+def test_fraction_needed_of_a_set(smallest, value, note):
+    fact = fraction_needed([{"smallest_fraction": each} for each in smallest])
     assert fact.value == value
     assert note in fact.note
 
@@ -357,7 +359,7 @@ def some_fail(tmp_path_factory, demo_model, demo_pairs) -> Refined:
     pairs = AdversarialPair(
         natural=x0,
         adversarial=torch.stack([x[0], *(0.999 * x0[1:])]),
-        # The last attack label is what the model says of the natural image.
+        # The last attack label is the model's prediction on the natural image.
         true_label=torch.stack([t0[0], t0[1], t[2]]),
         attack_label=torch.stack([t[0], t[1], t0[2]]),
     )
@@ -379,34 +381,35 @@ def test_how_much_of_an_attack_is_enough(some_fail, demo_model):
     for count, works in ((k, True), (k - 1, False)):
         image = torch.where(some_fail.kept(0, count), *some_fail.sides(0))
         with torch.no_grad():
-            said = int(demo_model(image[None]).argmax())
-        assert (said == int(some_fail.pairs.attack_label[0])) is works
+            prediction = int(demo_model(image[None]).argmax())
+        assert (prediction == int(some_fail.pairs.attack_label[0])) is works
     reaches = [point["reaches"] for point in summary["refinement"]]
     by_hand = (needed[0] <= np.ceil(16 * np.linspace(0, 1, 11) - 1e-9) / 16) + 1.0
     assert reaches == pytest.approx((by_hand / 3).tolist())
 
 
-def test_the_part_needed_is_on_the_page(some_fail):
+def test_the_fraction_needed_is_on_the_page(some_fail):
     page = Parsed((some_fail.folder / "index.html").read_text())
-    part = strict_json((some_fail.folder / "summary.json").read_text())
-    part = part["pairs"][0]["smallest_fraction"]
+    summary = strict_json((some_fail.folder / "summary.json").read_text())
+    smallest = summary["pairs"][0]["smallest_fraction"]
     cells = [
         attrs["data-value"]
         for _, attrs in page.tags
-        if attrs.get("data-name") == "part needed"
+        if attrs.get("data-name") == "fraction needed"
     ]
-    assert cells == [str(part), "", "0.0"]
-    mean = re.search(r"part needed\s*([\d.]+) %\s*of the groups, (.*)work", page.text)
+    assert cells == [str(smallest), "", "0.0"]
+    pattern = r"fraction needed\s*([\d.]+) %\s*of the groups, (.*)work"
+    mean = re.search(pattern, page.text)
     assert mean is not None
-    assert float(mean[1]) == pytest.approx(100 * part, abs=0.06)
+    assert float(mean[1]) == pytest.approx(100 * smallest, abs=0.06)
     assert mean[2] == "mean of the 1 of 3 attacks that "
     views = [attrs["data-view"] for _, attrs in page.tags if "data-view" in attrs]
     assert views.count("kept") == 1
     assert views.count("delta") == 3
 
 
-def test_picture_of_the_part_needed(some_fail):
-    """The perturbation as it is drawn whole where it is kept, and else nothing."""
+def test_picture_of_the_fraction_needed(some_fail):
+    """The picture of the whole perturbation where it is kept, else transparent."""
     page = Parsed((some_fail.folder / "index.html").read_text())
     shown, key = {}, None
     for tag, attrs in page.tags:
@@ -420,7 +423,7 @@ def test_picture_of_the_part_needed(some_fail):
     assert shown["kept"] == pytest.approx(expected, abs=0.003, nan_ok=True)
 
 
-def test_no_attack_works(tmp_path, demo_model, demo_pairs):
+def test_no_attack_works(tmp_path, demo_model, demo_pairs, no_pictures):
     x0, labels = demo_pairs.natural, (demo_pairs.attack_label, demo_pairs.true_label)
     pairs = AdversarialPair((x0 + 1e-3).clamp(0, 1), x0, *labels)
     records = explain(demo_model, pairs, tmp_path, cell=32)
@@ -428,7 +431,7 @@ def test_no_attack_works(tmp_path, demo_model, demo_pairs):
     summary = strict_json((tmp_path / "summary.json").read_text())
     assert {point["reaches"] for point in summary["refinement"]} == {0}
     page = Parsed((tmp_path / "index.html").read_text())
-    assert re.search(r"part needed\s*none\s*no attack works", page.text)
+    assert re.search(r"fraction needed\s*none\s*no attack works", page.text)
     assert "kept" not in page.values("data-view")
 
 
@@ -469,22 +472,24 @@ def test_cells_of_a_layer(size, layer_size, shown):
     """At a pixel is the cell that nearest interpolation puts there."""
     found = cells_of(size, layer_size)
     assert found is not None
-    assert (found.places["height"], found.places["width"]) == shown
+    assert (found.layout["height"], found.layout["width"]) == shown
     numbers = torch.arange(layer_size[0] * layer_size[1]).reshape(1, 1, *layer_size)
     expected = interpolate(numbers.float(), shown, mode="nearest")[0, 0].long()
-    assert decode(*found.places["planes"]).tolist() == expected.tolist()
+    assert decode(*found.layout["planes"]).tolist() == expected.tolist()
     names = found.columns[0].values
     assert names[layer_size[1]] == "row 2, column 1"
     assert names[-1] == f"row {layer_size[0]}, column {layer_size[1]}"
 
 
-def test_more_cells_than_are_told_apart(tmp_path, demo_model, demo_pairs, monkeypatch):
+def test_more_cells_than_are_told_apart(
+    tmp_path, demo_model, demo_pairs, monkeypatch, no_pictures
+):
     assert cells_of((64, 64), (64, 64)) is not None
     assert cells_of((64, 64), (64, 65)) is None
     monkeypatch.setattr(groups, "MOST_GROUPS", 8)
     explain(demo_model, demo_pairs, tmp_path, level="image")
     page = Parsed((tmp_path / "index.html").read_text())
-    assert json.loads(page.scripts[0]) == {"places": [], "pairs": {}}
+    assert json.loads(page.scripts[0]) == {"layouts": [], "pairs": {}}
     assert "too many cells" in page.text
 
 
@@ -523,8 +528,10 @@ def test_network_level(tmp_path, demo_model, demo_pairs, concepts, monkeypatch):
     )
     page = Parsed((tmp_path / "index.html").read_text())
     assert NASTY in page.text
-    most = summary["layers"][1]["units_moved_most_against_control"][0]
-    assert re.search(rf"Units of features.conv4 that moved most\D+{most}\b", page.text)
+    most = summary["layers"][1]["most_changed_units"][0]
+    assert re.search(
+        rf"Units of features.conv4 that changed most\D+{most}\b", page.text
+    )
     assert ("closest concept" in page.text.split("How to read")[0]) is concepts
     assert ("relation.csv" in page.values("href")) is concepts
     plots = [uri for uri in page.values("src") if pixels(uri).shape[1] > 320]

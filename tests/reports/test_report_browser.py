@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,28 @@ class Report:
             return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module", params=["pixel", "image", "network"])
-def any_report(request, tmp_path_factory, demo_model, demo_pairs) -> Report:
-    return make_report(request.param, tmp_path_factory, demo_model, demo_pairs)
-
-
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, demo_model, demo_pairs) -> Report:
-    return make_report("pixel", tmp_path_factory, demo_model, demo_pairs)
+def make_report(tmp_path_factory, demo_model, demo_pairs) -> Callable[[str], Report]:
+    """Makes the report of a level once, for all tests that look at it."""
+
+    @functools.cache
+    def make(level: str) -> Report:
+        return write_report(level, tmp_path_factory, demo_model, demo_pairs)
+
+    return make
 
 
-def make_report(level, tmp_path_factory, model, pairs) -> Report:
+@pytest.fixture(params=["pixel", "image", "network"])
+def any_report(request, make_report) -> Report:
+    return make_report(request.param)
+
+
+@pytest.fixture
+def report(make_report) -> Report:
+    return make_report("pixel")
+
+
+def write_report(level, tmp_path_factory, model, pairs) -> Report:
     out = tmp_path_factory.mktemp(level)
     labels = pairs.attack_label, pairs.true_label
     names = f"{SCRIPT} b10", "b9", "A pair with a name that is long enough to be broken"
@@ -117,7 +129,7 @@ class Open:
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
     def values(self) -> dict[str, list[str]]:
-        """What the page says of the group under the pointer, in the first pair."""
+        """The values on the page of the group under the pointer, in the first pair."""
         lines = self.page.locator("#pair-0 [data-column]").all()
         cells = [line.locator("th, td").all_inner_texts() for line in lines]
         return {name: values for name, *values in cells}
@@ -202,8 +214,10 @@ def test_sorts(view, report):
     assert view.names() == names
 
 
-def test_sorts_what_has_no_value_last(browser, tmp_path, demo_model, demo_pairs):
-    """An attack that fails needs no part of the groups, whichever way they stand."""
+def test_sorts_what_has_no_value_last(
+    browser, tmp_path, demo_model, demo_pairs, no_pictures
+):
+    """An attack that fails has no fraction needed; it is last in both orders."""
     x, x0 = demo_pairs.adversarial.clone(), demo_pairs.natural
     x[1] = 0.999 * x0[1]
     labels = demo_pairs.attack_label, demo_pairs.true_label
@@ -215,7 +229,7 @@ def test_sorts_what_has_no_value_last(browser, tmp_path, demo_model, demo_pairs)
     up = sorted(needed, key=needed.__getitem__)
     assert needed["0"] != needed["2"]
     view = opened(browser, tmp_path)
-    head = view.page.get_by_role("button", name="part needed")
+    head = view.page.get_by_role("button", name="fraction needed")
     head.click()
     assert view.names() == [*up, "1"]
     head.click()
@@ -238,7 +252,7 @@ def test_filters(view):
 
 
 def test_switches_the_picture(view, report):
-    """What the screen shows, not what the page's classes say."""
+    """By the pixels of the screen, not by the classes in the page."""
     kinds = [COLORS[kind(row)] for row in report.groups[:16]]
     types = np.array([to_rgb(colour) for colour in kinds]).reshape(4, 4, 3)
     images = {
@@ -256,18 +270,18 @@ def test_switches_the_picture(view, report):
             view.page.locator("#pair-1 input:checked").get_attribute("value") == "type"
         )
     # The arrow keys go through the pictures.
-    for title in ("perturbation, amplified", "perturbation on the part needed"):
+    for title in ("perturbation, amplified", "perturbation on the fraction needed"):
         view.page.keyboard.press("ArrowRight")
         assert title in view.texts("#pair-0 .view.shown figcaption")[0]
-    # Where it is not kept, the grey natural image shows.
-    part = view.picture()
+    # The grey natural image shows where the perturbation is not kept.
+    kept = view.picture()
     best = np.argsort([-float(row["effect"]) for row in report.groups[:16]])
     left_out = np.full(16, True)
     left_out[best[: round(16 * report.records[0]["smallest_fraction"])]] = False
     plain = images["natural"] @ [0.2126, 0.7152, 0.0722]
-    grey = np.ptp(part, axis=2).flatten() < 0.01
+    grey = np.ptp(kept, axis=2).flatten() < 0.01
     assert grey.tolist() == left_out.tolist()
-    shown = part.reshape(16, 3)[left_out, 0]
+    shown = kept.reshape(16, 3)[left_out, 0]
     assert shown == pytest.approx(plain.flatten()[left_out], abs=0.02)
     view.page.keyboard.press("ArrowRight")
     assert view.picture() == pytest.approx(types, abs=0.01)
@@ -310,7 +324,7 @@ def test_pointing_at_a_group_shows_its_values(view, report):
 
 def test_the_keyboard_goes_from_group_to_group(view, report):
     view.page.locator("#pair-0 .stage").focus()
-    place = [2, 2]
+    cell = [2, 2]
     for key, step in (
         ("ArrowLeft", (0, -1)),
         ("ArrowUp", (-1, 0)),
@@ -322,17 +336,17 @@ def test_the_keyboard_goes_from_group_to_group(view, report):
         ("ArrowLeft", (0, -1)),
     ):
         view.page.keyboard.press(key)
-        place = [k + d for k, d in zip(place, step, strict=True)]
-        check_values(view.values(), report.groups[4 * place[0] + place[1]])
+        cell = [k + d for k, d in zip(cell, step, strict=True)]
+        check_values(view.values(), report.groups[4 * cell[0] + cell[1]])
 
 
-@pytest.fixture(scope="module")
-def regions(tmp_path_factory, demo_model, demo_pairs) -> Report:
-    return make_report("image", tmp_path_factory, demo_model, demo_pairs)
+@pytest.fixture
+def regions(make_report) -> Report:
+    return make_report("image")
 
 
-def test_the_maps_values_at_a_place(browser, regions, demo_model):
-    """By pointing and by the keyboard, those of the layer's own cell there."""
+def test_the_values_of_the_maps_at_a_cell(browser, regions, demo_model):
+    """By pointing and by the keyboard, the values of the layer's own cell."""
     maps = AdversarialCAM(demo_model, "features", interpolate=False)
     result = maps.decompose(*regions.pairs.select(0))
     side = result.promotion.shape[-1]

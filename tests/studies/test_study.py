@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from captum_pse._statistics import (
     share_interval,
     signed_rank,
 )
-from captum_pse.cli.commands import main
+from captum_pse.cli import main
 from captum_pse.cli.models import load_model as load_named
 from captum_pse.demo import SceneConcepts, load_model, make_pairs
 from captum_pse.dissection import NetworkDissection
@@ -44,33 +45,45 @@ from captum_pse.pixels.rankings import RANKINGS
 from captum_pse.reports.refinement import refine_pairs
 from captum_pse.studies import run as study_run
 from captum_pse.studies import stages
+from captum_pse.studies.digests import model_digest, run_digest
 from captum_pse.studies.findings import findings, sentence
-from captum_pse.studies.of_pair import type_shares
+from captum_pse.studies.pair_record import type_shares
+from captum_pse.studies.settings import Settings
 from captum_pse.studies.tables import pair_tables
 
 ROOT = Path(__file__).parents[2]
 LAYER = "features.conv4"
-OPTIONS = {"layers": [LAYER], "layer": LAYER, "cell": 16, "adaptive_steps": 2}
+OPTIONS = {"layers": [LAYER], "layer": LAYER, "cell": 32, "adaptive_steps": 1}
 
 
 def small_study(out, attacks=None, **options):
-    attacks = attacks or {"pgd": make_pairs(6)}
-    options = {"concepts": SceneConcepts(24)} | OPTIONS | options
+    attacks = attacks or {"pgd": make_pairs(2)}
+    options = {"concepts": SceneConcepts(8)} | OPTIONS | options
     return study(load_model(), attacks, out, **options)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path, *, figures: bool = True) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and (figures or path.suffix != ".png")
     }
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
+    """Of enough pairs for intervals and tests."""
     out = tmp_path_factory.mktemp("study") / "out"
-    return small_study(out), out
+    more = {"cell": 16, "adaptive_steps": 2, "concepts": SceneConcepts(24)}
+    return small_study(out, {"pgd": make_pairs(6)}, **more), out
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The folder of the study that others are compared with, file by file."""
+    out = tmp_path_factory.mktemp("study") / "out"
+    small_study(out)
+    return out
 
 
 def only(rows, **wanted):
@@ -78,7 +91,7 @@ def only(rows, **wanted):
     return row
 
 
-def test_pair_tables_are_what_the_classes_say(whole, tmp_path):
+def test_pair_tables_equal_the_results_of_the_classes(whole, tmp_path):
     tables = whole[0].tables
     model, pairs, mask = load_model(), make_pairs(6), grid_mask((64, 64), cell=16)
     pixels = PromotionSuppression(model).decompose(*pairs, feature_mask=mask)
@@ -113,7 +126,7 @@ def test_pair_tables_are_what_the_classes_say(whole, tmp_path):
                 assert row[name] == pytest.approx(point[name], abs=1e-5)
 
 
-def test_unit_tables_are_what_the_classes_say(whole):
+def test_unit_tables_equal_the_results_of_the_classes(whole):
     tables = whole[0].tables
     model, pairs = load_model(), make_pairs(6)
     (moved,) = DissectionSensitivity(model, [LAYER]).over(pairs)
@@ -153,7 +166,7 @@ UNREADABLE = {
     "text": ("not JSON", "out: .* is damaged"),
     "a list": ("[]", "out: .* is damaged"),
     "no tables": ('{"manifest": {}}', "out: .* is damaged .'tables'"),
-    "no study": ('{"tables": {}, "manifest": {}}', "out: .* is no file of captum_pse"),
+    "no study": ('{"tables": {}, "manifest": {}}', "was not written by captum_pse"),
     "too few tables": (
         '{"tables": {"attacks": []}, "manifest": {"format": "captum_pse.Study/2"}}',
         "out: .* lacks the table 'correlation'",
@@ -161,7 +174,7 @@ UNREADABLE = {
     "a later one": (
         '{"tables": {}, "manifest": '
         '{"format": "captum_pse.Study/9", "captum_pse": "3"}}',
-        "is in the format captum_pse.Study/9, of captum_pse 3, want captum_pse.Study/2",
+        "has the format captum_pse.Study/9, written by captum_pse 3, want .*Study/2",
     ),
 }
 
@@ -173,20 +186,25 @@ def test_studies_that_do_not_load(text, message, tmp_path):
         Study.load(tmp_path)
 
 
+def test_verdicts_of_the_older_format_have_the_names_of_today():
+    found = Study.load(ROOT / "tests/io/before_the_rooms/study")
+    assert {row["verdict"] for row in found.summary()} == {"inconclusive"}
+
+
 def test_a_study_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"out: there is no file .*study\.json"):
         Study.load(tmp_path)
 
 
 def test_unknown_figures(whole):
-    with pytest.raises(ValueError, match="name: got 'masking', want 'types'"):
+    with pytest.raises(ValueError, match="name: got 'masking', want one of types"):
         whole[0].plot("masking")
 
 
 def test_again_stopped_and_gone_on_with_all_give_the_same_files(
-    whole, tmp_path, monkeypatch
+    small, tmp_path, monkeypatch
 ):
-    wanted = contents(whole[1])
+    wanted = contents(small)
     small_study(tmp_path / "again")
     assert contents(tmp_path / "again") == wanted
 
@@ -207,15 +225,17 @@ def test_again_stopped_and_gone_on_with_all_give_the_same_files(
     monkeypatch.setattr(stages, "evaluate_masking", stop)
     with pytest.raises(KeyboardInterrupt):
         small_study(out)
-    assert len(counted) == 6
+    assert len(counted) == 2
     assert all(name.startswith(".study-partial/") for name in contents(out))
     monkeypatch.setattr(stages, "evaluate_masking", real_mask)
     small_study(out)
-    assert len(counted) == 6
+    assert len(counted) == 2
     assert contents(out) == wanted
 
 
-def test_partial_results_of_other_inputs_are_not_used(tmp_path, monkeypatch, whole):
+def test_partial_results_of_other_inputs_are_not_used(
+    tmp_path, monkeypatch, small, no_pictures
+):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
@@ -223,46 +243,48 @@ def test_partial_results_of_other_inputs_are_not_used(tmp_path, monkeypatch, who
     with monkeypatch.context() as patched:
         patched.setattr(stages, "evaluate_masking", stop)
         with pytest.raises(KeyboardInterrupt):
-            small_study(out, {"pgd": make_pairs(6, steps=5)})
+            small_study(out, {"pgd": make_pairs(2, steps=5)})
     small_study(out)
-    assert contents(out) == contents(whole[1])
+    assert contents(out, figures=False) == contents(small, figures=False)
 
 
-def test_two_processes_give_the_same_files(tmp_path):
+def test_two_processes_give_the_same_files(tmp_path, no_pictures, one_thread):
+    """But for the figures, which the first process draws from the tables."""
     script = (
         "import sys, torch\n"
+        "from captum_pse._drawing.figure import Figure\n"
         "torch.set_num_threads(1)\n"
-        "from captum_pse.cli.commands import main\n"
+        "Figure.save = lambda figure, path: path.touch()\n"
+        "from captum_pse.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     (tmp_path / "run.py").write_text(script)
-    pairs = make_pairs(3)
-    np.savez(
-        tmp_path / "pgd.npz",
-        **{
-            name: getattr(pairs, name).numpy()
-            for name in ("natural", "adversarial", "true_label", "attack_label")
-        },
+    make_pairs(3).save(tmp_path / "pgd.npz")
+    command = [
+        *("study", "--model", "captum_pse.demo:load_model", "--cell", "16"),
+        *("--layers", LAYER, "--adaptive-steps", "1"),
+        *("--pairs", str(tmp_path / "pgd.npz"), "--out"),
+    ]
+    assert main([*command, str(tmp_path / "out1")]) == 0
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node=2", str(tmp_path / "run.py")),
+            *(*command, str(tmp_path / "out2")),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=240,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )
-    for n in (1, 2):
-        launch = [*(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                  f"--nproc-per-node={n}"]  # fmt: skip
-        subprocess.run(
-            [
-                *(launch if n > 1 else [sys.executable]), str(tmp_path / "run.py"),
-                *("study", "--model", "captum_pse.demo:load_model", "--cell", "16"),
-                *("--layers", LAYER, "--adaptive-steps", "1"),
-                *("--pairs", str(tmp_path / "pgd.npz")),
-                *("--out", str(tmp_path / f"out{n}")),
-            ],
-            check=True, capture_output=True, timeout=240,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
-    assert contents(tmp_path / "out2") == contents(tmp_path / "out1")
+    one, two = (contents(tmp_path / f"out{n}", figures=False) for n in (1, 2))
+    assert two == one
+    figures = {path.name for path in (tmp_path / "out2/figures").iterdir()}
+    assert figures == {path.name for path in (tmp_path / "out1/figures").iterdir()}
 
 
-def test_attacks_that_fail_are_counted_and_left_out(tmp_path):
-    """Two of seven fail; the others are too few for a test, and that is said."""
+def test_attacks_that_fail_are_counted_and_left_out(tmp_path, no_pictures):
+    """Two of seven fail; the others are too few for a test, which is reported."""
     pairs = make_pairs(7)
     adversarial = pairs.adversarial.clone()
     adversarial[:2] = pairs.natural[:2]
@@ -291,7 +313,7 @@ def test_attacks_that_fail_are_counted_and_left_out(tmp_path):
     assert "relation" not in found.tables
     for row in found.tables["findings"]:
         assert row["p"] is None
-        assert row["verdict"] == "cannot be told"
+        assert row["verdict"] == "inconclusive"
         assert "too few" in sentence(row)
     assert found.tables["correlation"][1]["mean"] is None
 
@@ -327,7 +349,7 @@ def test_bad_input(tmp_path, attacks, options, message):
 
 
 def test_pairs_on_the_boundary_are_left_out_and_no_error(tmp_path, monkeypatch):
-    """Whether such an attack holds depends on the batch that it is asked in."""
+    """Whether such an attack succeeds depends on the batch."""
     real = stages.study_pair
 
     def pair(*args, **options):
@@ -373,8 +395,8 @@ def test_a_layer_of_one_unit(tmp_path):
             assert row["p"] is None
 
 
-def test_earlier_results_are_replaced(whole, tmp_path):
-    shutil.copytree(whole[1], tmp_path / "out")
+def test_earlier_results_are_replaced(small, tmp_path, no_pictures):
+    shutil.copytree(small, tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")
     small_study(tmp_path / "out", {"other": make_pairs(1)}, concepts=None)
     found = contents(tmp_path / "out")
@@ -384,29 +406,23 @@ def test_earlier_results_are_replaced(whole, tmp_path):
     assert found["notes.txt"] == b"mine"
 
 
-def test_processes_on_different_devices_are_one_run(tmp_path):
+def test_processes_on_different_devices_are_one_run():
     model, pairs = load_model(), {"a": make_pairs(1)}
+    mask, settings = grid_mask((64, 64), cell=16), Settings([LAYER], LAYER)
     digests = {
-        stages.Stages(
-            model, pairs, grid_mask((64, 64), cell=16), {"device": device, "seed": 0},
-            {}, None, tmp_path, False,
-        ).digest
+        run_digest(model, pairs, mask, replace(settings, device=device), {})
         for device in ("cpu", "cpu:0")
-    }  # fmt: skip
+    }
     assert len(digests) == 1
 
 
-def test_what_a_model_computes_is_part_of_the_run(tmp_path):
+def test_what_a_model_computes_is_part_of_the_run():
     """A normalisation is in no state dict."""
-    pairs = {"a": make_pairs(1)}
+    pairs, name = {"a": make_pairs(1)}, "captum_pse.demo:load_model"
     digests = {
-        stages.Stages(
-            load_named("captum_pse.demo:load_model", None, [mean], [0.5]).forward_func,
-            pairs, grid_mask((64, 64), cell=16), {"device": "cpu"}, {}, None,
-            tmp_path, False,
-        ).digest
+        model_digest(load_named(name, None, [mean], [0.5]).forward_func, pairs, "cpu")
         for mean in (0.1, 0.2)
-    }  # fmt: skip
+    }
     assert len(digests) == 2
 
 
@@ -546,7 +562,7 @@ def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
     ("changed", "n", "wanted"),
     [
         ({}, 12, ["holds"] * 6),
-        ({}, 5, ["cannot be told"] * 6),
+        ({}, 5, ["inconclusive"] * 6),
         ({"rho": -0.5}, 12, ["holds", "does not hold", *["holds"] * 4]),
         ({"effect": 0.9, "other": 0.2}, 12,
          ["holds", "holds", *["does not hold"] * 2, *["holds"] * 2]),
@@ -563,10 +579,10 @@ def test_verdicts(changed, n, wanted):
 @pytest.mark.parametrize(
     ("rho", "p", "gains", "wanted"),
     [
-        (0.6, 1e-4, 0.5, ["holds", "holds", "holds", "cannot be told"]),
-        (-0.6, 1e-4, -0.5, ["does not hold"] * 3 + ["cannot be told"]),
-        (0.1, 0.5, 0.0, ["cannot be told"] * 4),
-        (math.nan, math.nan, 0.0, ["cannot be told"] * 4),
+        (0.6, 1e-4, 0.5, ["holds", "holds", "holds", "inconclusive"]),
+        (-0.6, 1e-4, -0.5, ["does not hold"] * 3 + ["inconclusive"]),
+        (0.1, 0.5, 0.0, ["inconclusive"] * 4),
+        (math.nan, math.nan, 0.0, ["inconclusive"] * 4),
     ],
 )
 def test_verdicts_on_units(rho, p, gains, wanted):

@@ -1,7 +1,8 @@
-"""Sensitivity of units against hooks and literal loops, and what it relates to."""
+"""Sensitivity of units against hooks and literal loops; its relation to concepts."""
 
 from __future__ import annotations
 
+import csv
 import math
 
 import numpy as np
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
 
 
 def outputs(model: nn.Module, layer: nn.Module, *inputs: Tensor) -> Tensor:
-    """What a layer gives, by a hook of the test's own."""
+    """The output of a layer, by a hook of the test."""
     kept = []
     handle = layer.register_forward_hook(lambda m, a, out: kept.append(out.clone()))
     with torch.no_grad():
@@ -61,7 +62,7 @@ def test_components_are_differences_of_activations(make_case, layer):
 
 
 class Shapes(nn.Module):
-    """Layers of every kind: 1-D, 3-D, linear, tokens."""
+    """Layers of several types: 1-D, 3-D, linear, tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,11 +97,7 @@ def test_norms_by_a_literal_loop(layer, channel_dim, norm):
     n_units = a.shape[channel_dim]
 
     def row(values: Tensor, example: int, unit: int) -> list[float]:
-        return (
-            values[example].movedim(channel_dim, 0)[unit].flatten().tolist()
-            if (channel_dim < 0)
-            else values[example, unit].flatten().tolist()
-        )
+        return values.select(channel_dim, unit)[example].flatten().tolist()
 
     wanted = torch.tensor(
         [[literal(row(a - a0, i, k)) for k in range(n_units)] for i in range(2)]
@@ -116,12 +113,68 @@ def test_norms_by_a_literal_loop(layer, channel_dim, norm):
 
 
 def test_silent_units():
-    """0/0 is 0, and a silent unit that wakes is infinitely sensitive."""
+    """0/0 is 0; a change of a unit that is 0 on natural inputs is infinite."""
     model = nn.Sequential(nn.ReLU(), nn.Flatten())
     x0 = torch.tensor([[0.0, 0.0, 2.0]])
     x = torch.tensor([[0.0, 1.0, 3.0]])
     got = DissectionSensitivity(model, "0").unit_sensitivity(x, x0, 1, 0, relative=True)
     assert got.tolist() == [[0, math.inf, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("layer", "channel_dim"), [("three", 1), ("tokens", -1), ("head", 1)]
+)
+def test_table_by_a_literal_loop(layer, channel_dim, tmp_path):
+    model = Shapes().double().eval()
+    x, x0 = torch.rand(2, 2, 3, 4, 4).double()
+    method = DissectionSensitivity(model, layer, channel_dim=channel_dim)
+    a, a0 = (outputs(model, getattr(model, layer), side) for side in (x, x0))
+    wanted = []
+    for i in range(2):
+        for k in range(a.shape[channel_dim]):
+            values, natural = (
+                side.select(channel_dim, k).reshape(2, -1).numpy() for side in (a, a0)
+            )
+            change = values[i] - natural[i]
+            scale = sum(np.sqrt((row**2).sum()) for row in natural) / 2
+            l2 = np.sqrt((change**2).sum())
+            wanted.append(
+                {
+                    "example": i,
+                    "layer": layer,
+                    "unit": k,
+                    "sensitivity": l2,
+                    "relative": l2 / scale,
+                    "promotion": np.sqrt((change[change > 0] ** 2).sum()),
+                    "suppression": np.sqrt((change[change < 0] ** 2).sum()),
+                }
+            )
+    table = method.decompose(x, x0, 0, 1).table()
+    assert [list(row) for row in table] == [list(row) for row in wanted]
+    for got, row in zip(table, wanted, strict=True):
+        assert got.pop("layer") == row.pop("layer")
+        assert got == pytest.approx(row, rel=1e-9)
+        # Every change is promotion or suppression.
+        both = math.hypot(got["promotion"], got["suppression"])
+        assert both == pytest.approx(got["sensitivity"], rel=1e-9)
+    with (tmp_path / "units.csv").open("w+", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+        file.seek(0)
+        read = list(csv.DictReader(file))
+    for got, row in zip(read, table, strict=True):
+        assert {name: float(value) for name, value in got.items()} == row
+
+
+def test_table_of_silent_units():
+    model = nn.Sequential(nn.ReLU(), nn.Flatten())
+    x0 = torch.tensor([[0.0, 0.0, 2.0]])
+    x = torch.tensor([[0.0, 1.0, 1.0]])
+    table = DissectionSensitivity(model, "0").decompose(x, x0, 1, 0).table()
+    assert [row["relative"] for row in table] == [0, math.inf, 0.5]
+    assert [row["promotion"] for row in table] == [0, 1, 0]
+    assert [row["suppression"] for row in table] == [0, 0, 1]
 
 
 def test_several_layers_tuples_and_arguments():
@@ -250,12 +303,12 @@ def test_means_saved_loaded_and_drawn(demo_model, demo_pairs, tmp_path):
         assert segment[:, 1].tolist() == pytest.approx([float(low[k]), float(high[k])])
     # One pair has no interval to draw.
     method.over(demo_pairs.select([0])).plot()
-    with pytest.raises(ValueError, match="most: got 0, want at least 1"):
+    with pytest.raises(ValueError, match="most: got 0, want a positive int"):
         means.plot(most=0)
 
 
 def test_control_is_noise_of_the_same_size():
-    """Of a linear unit: what moves by w.delta moves by w.(+-|delta|) under noise."""
+    """A linear unit changes by w.delta, and under noise by w.(+-|delta|)."""
     seen = []
 
     class Spy(nn.Module):
@@ -283,7 +336,7 @@ def test_control_is_noise_of_the_same_size():
 
 
 def made_dissection(ious: list[float], categories: list[str]) -> Dissection:
-    """Units with those IoU with one concept of their category each, and no other."""
+    """Units with these IoU with one concept of their category, 0 with any other."""
     names = list(dict.fromkeys(categories))
     size = 10_000
     both = torch.zeros(len(ious), len(names), dtype=torch.int64)
@@ -315,23 +368,23 @@ def made_sensitivity(mean: Tensor, scale: Tensor) -> UnitSensitivity:
 def test_relation_by_scipy():
     rng = np.random.default_rng(3)
     iou = rng.uniform(0, 0.1, 40).round(3)
-    moved = torch.from_numpy(iou * 3 + rng.normal(size=40) * 0.1).abs()
+    mean = torch.from_numpy(iou * 3 + rng.normal(size=40) * 0.1).abs()
     scale = torch.from_numpy(iou * 2 + rng.normal(size=40) * 0.1)
     categories = rng.choice(["color", "object"], 40).tolist()
     dissection = made_dissection(iou.tolist(), categories)
     relation = relate(
-        made_sensitivity(moved, scale), dissection, tops=[20, 5], permutations=1999
+        made_sensitivity(mean, scale), dissection, tops=[20, 5], permutations=1999
     )
     (row,) = relation.table()
-    wanted = spearmanr(moved, iou)
+    wanted = spearmanr(mean, iou)
     assert row["rho"] == pytest.approx(wanted.statistic, abs=1e-12)
     assert row["p"] == pytest.approx(wanted.pvalue, abs=0.01)
-    xz, yz = spearmanr(moved, scale).statistic, spearmanr(iou, scale).statistic
+    xz, yz = spearmanr(mean, scale).statistic, spearmanr(iou, scale).statistic
     partial = (row["rho"] - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
     assert row["partial_rho"] == pytest.approx(partial, abs=1e-12)
     assert row["detectors"] == (iou > 0.04).sum()
 
-    first = np.argsort(-moved.numpy(), kind="stable")
+    first = np.argsort(-mean.numpy(), kind="stable")
     found = {(r["category"], r["top"]): r for r in relation.enrichment_table()}
     assert set(found) == {
         (name, top) for name in ("any", "color", "object") for top in (5, 20)
@@ -356,9 +409,9 @@ def test_relation_by_scipy():
 
 def test_a_category_without_detectors_is_not_tested():
     iou = torch.linspace(0, 0.1, 30).tolist()
-    moved = made_sensitivity(torch.arange(30.0), torch.rand(30))
+    sensitivity = made_sensitivity(torch.arange(30.0), torch.rand(30))
     with_texture, without = (
-        relate(moved, made_dissection(iou, categories), tops=[10], permutations=9)
+        relate(sensitivity, made_dissection(iou, categories), tops=[10], permutations=9)
         # The first unit detects nothing: its IoU is 0.
         for categories in (["texture", *["color"] * 29], ["color"] * 30)
     )
@@ -366,7 +419,7 @@ def test_a_category_without_detectors_is_not_tested():
     assert rows["texture"]["detectors"] == rows["texture"]["expected"] == 0
     assert math.isnan(rows["texture"]["p"])
     assert math.isnan(rows["texture"]["p_adjusted"])
-    # Nor does it make the other tests more severe.
+    # It does not change the adjustment of the other tests.
     del rows["texture"]
     assert list(rows.values()) == without.enrichment_table()
 
@@ -384,7 +437,7 @@ def test_relation_with_itself_and_with_nothing():
         made_sensitivity(constant, growing), dissection, permutations=99
     ).table()
     assert all(math.isnan(row[key]) for key in ("rho", "p", "partial_rho", "partial_p"))
-    # Nothing is left of either once the scale is held fixed.
+    # The scale explains the sensitivity: its residuals are 0.
     (row,) = relate(
         made_sensitivity(growing, growing), dissection, permutations=99
     ).table()
@@ -400,26 +453,26 @@ def test_layers_of_few_units():
     assert relation.enrichment_table() == []
 
 
-def test_signed_sensitivities_count_by_their_size():
+def test_signed_sensitivities_enter_as_absolute_values():
     iou = [0.01, 0.02, 0.03, 0.04, 0.05]
     dissection = made_dissection(iou, ["color"] * 5)
     signed = torch.tensor([1.0, -2, 3, -4, 5])
-    moved = UnitSensitivity("layer", "mean", 3, signed, *torch.ones(3, 5))
-    (row,) = relate(moved, dissection, permutations=99).table()
+    sensitivity = UnitSensitivity("layer", "mean", 3, signed, *torch.ones(3, 5))
+    (row,) = relate(sensitivity, dissection, permutations=99).table()
     assert row["rho"] == pytest.approx(1)
-    assert moved.against_control.tolist() == [1, 2, 3, 4, 5]
+    assert sensitivity.against_control.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_relation_figure():
     iou = torch.rand(30) / 10
-    moved, scale = torch.rand(30), torch.rand(30)
+    mean, scale = torch.rand(30), torch.rand(30)
     dissection = made_dissection(iou.tolist(), ["color"] * 30)
-    relation = relate(made_sensitivity(moved, scale), dissection, permutations=99)
+    relation = relate(made_sensitivity(mean, scale), dissection, permutations=99)
     figure = plot_relation(relation, title="$t$")
     figure.canvas.draw()
     points = np.concatenate([c.get_offsets() for c in figure.axes[0].collections])
     best = dissection.best("layer")[0].numpy()
-    wanted = np.stack([best, moved.numpy()], axis=1)
+    wanted = np.stack([best, mean.numpy()], axis=1)
     np.testing.assert_allclose(
         points[points[:, 0].argsort()], wanted[best.argsort()], rtol=1e-6
     )
@@ -428,8 +481,8 @@ def test_relation_figure():
 
 
 BAD_RELATIONS = {
-    "layer": ({"layer": "conv"}, {}, "sensitivity: is of 'conv', want one of the"),
-    "units": ({"mean": torch.rand(5)}, {}, "has 5 units, but 30 were dissected"),
+    "layer": ({"layer": "conv"}, {}, "sensitivity: got layer 'conv', want one of"),
+    "units": ({"mean": torch.rand(5)}, {}, "got 5 units of 'layer', want 30"),
     "tops": ({}, {"tops": [0, 3]}, r"tops: got \[0, 3\], want positive"),
     "larger": ({}, {"tops": [5, 31]}, "tops: got 31, want at most the 30 units"),
     "permutations": ({}, {"permutations": 0}, "permutations: got 0"),
@@ -472,7 +525,7 @@ def test_bad_input(make_case, made, options, message):
 
 
 class Sequences(nn.Module):
-    """A layer with the sequence first, as some transformers have it."""
+    """A layer with the sequence dimension first, as in some transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -502,7 +555,7 @@ def test_units_and_examples_are_not_mixed_up():
 
 
 def test_predictions_may_agree(make_case):
-    """The change does not depend on labels, so that a failed attack will do."""
+    """The change does not depend on labels: a failed attack is accepted."""
     case = make_case(2)
     result = DissectionSensitivity(case.model, "conv").decompose(
         case.natural + 1e-9, case.natural

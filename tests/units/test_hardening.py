@@ -1,4 +1,4 @@
-"""Masked models, and how many units they are masked by."""
+"""Masked copies of models, and the selection of the number of masked units."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pairs():
     return make_pairs(12)
 
 
-def test_masked_copy_is_mask_units_for_good(pairs):
+def test_masked_copy_equals_mask_units(pairs):
     model = load_model()
     before = {name: x.clone() for name, x in model.state_dict().items()}
     units = {"features.conv3": [1, 5, 7], LAYER: [0, 2]}
@@ -82,11 +82,11 @@ def test_harden(pairs):
     model = load_model()
     choose, judge = pairs.select(range(8)), pairs.select(range(8, 12))
 
-    (moved,) = DissectionSensitivity(model, [LAYER]).over(choose)
-    first = int(moved.mean.argmax())
+    (sensitivity,) = DissectionSensitivity(model, [LAYER]).over(choose)
+    first = int(sensitivity.mean.argmax())
 
     def attack(model, pairs):
-        """Works as long as the most sensitive unit does."""
+        """Succeeds unless the most sensitive unit is masked."""
         seen = []
         layer = model.get_submodule(LAYER)
         handle = layer.register_forward_hook(lambda m, a, out: seen.append(out))
@@ -100,28 +100,28 @@ def test_harden(pairs):
         model, LAYER, choose, judge, attack=attack, counts=[5, 20], max_loss=1
     )
     assert len(found.units) == 5
-    order = moved.mean.argsort(descending=True, stable=True)
+    order = sensitivity.mean.argsort(descending=True, stable=True)
     assert set(found.units) == set(order[: len(found.units)].tolist())
     wanted = evaluate_masking(
-        model, judge, LAYER, {"sensitive": moved.mean}, sorted({0, len(found.units)}),
-        attack=attack, seeds=range(3),
+        model, judge, LAYER, {"sensitive": sensitivity.mean},
+        sorted({0, len(found.units)}), attack=attack, seeds=range(3),
     )  # fmt: skip
     rows = wanted.table()
     assert found.table() == rows
     with torch.no_grad():
-        said = found.model(judge.natural).argmax(dim=1) == judge.true_label
+        correct = found.model(judge.natural).argmax(dim=1) == judge.true_label
     here = next(
         row
         for row in rows
         if row["masked"] == "sensitive" and row["units"] == len(found.units)
     )
-    assert float(said.double().mean()) == here["clean"]
+    assert float(correct.double().mean()) == here["clean"]
 
 
 @pytest.mark.parametrize(
     ("table", "max_loss", "units"),
     [
-        # units: clean, fresh
+        # units: clean, adaptive
         ({0: (1.0, 0.2), 5: (0.98, 0.5), 9: (0.9, 0.9)}, 0.02, 5),
         ({0: (1.0, 0.2), 5: (0.98, 0.5), 9: (0.9, 0.9)}, 0.1, 9),
         ({0: (1.0, 0.2), 5: (1.0, 0.2), 9: (1.0, 0.1)}, 0.02, 0),
@@ -131,8 +131,8 @@ def test_harden(pairs):
 )
 def test_choice(table, max_loss, units):
     rows = [
-        {"masked": "sensitive", "units": n, "clean": clean, "adaptive": fresh}
-        for n, (clean, fresh) in table.items()
+        {"masked": "sensitive", "units": n, "clean": clean, "adaptive": adaptive}
+        for n, (clean, adaptive) in table.items()
     ]
     rows.append({"masked": "random", "units": 3, "clean": 1.0, "adaptive": 1.0})
     assert _best(MaskingCurves("layer", rows, {}), max_loss) == units
@@ -141,7 +141,7 @@ def test_choice(table, max_loss, units):
 def test_bad_input(pairs):
     model = load_model()
     first, rest = pairs.select(range(4)), pairs.select(range(3, 8))
-    with pytest.raises(ValueError, match="judge: shares 1 natural"):
+    with pytest.raises(ValueError, match="judge: got 1 natural input"):
         harden(model, LAYER, first, rest)
     with pytest.raises(ValueError, match="max_loss: got 2"):
         harden(model, LAYER, first, rest, max_loss=2)
@@ -149,8 +149,8 @@ def test_bad_input(pairs):
         harden(model, "nowhere", first, pairs.select(range(4, 8)))
     for units, message in (
         ({"nowhere": [0]}, "has no 'nowhere'"),
-        ({"": [0]}, "got the layer ''"),
-        ({LAYER: [-1]}, "want numbers from 0 on"),
+        ({"": [0]}, "got the layer name ''"),
+        ({LAYER: [-1]}, "want ints of 0 or more"),
     ):
         with pytest.raises(ValueError, match=message):
             masked_copy(model, units)

@@ -1,4 +1,4 @@
-"""Masked units against models with the masks built in."""
+"""Masked units against models with built-in masks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from captum_pse.visualization import plot_masking
 
 
 class Tail(nn.Module):
-    """What SmallNet computes of its conv's output, which is given."""
+    """SmallNet from the output of its conv on."""
 
     def __init__(self, net: SmallNet) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_nothing_masked_changes_nothing():
         assert torch.equal(net(x), Tail(net)(net.conv(x)))
 
 
-def test_detectors_may_be_given_as_they_are():
+def test_units_may_be_a_bool_tensor():
     net, x = SmallNet().eval(), torch.rand(2, 3, 6, 6)
     detectors = torch.arange(8) % 3 == 0
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_units_must_be_numbers(units):
         pass
 
 
-def test_layers_that_do_not_run_are_told():
+def test_layers_that_do_not_run_warn():
     net = SmallNet().eval()
     with (
         pytest.warns(UserWarning, match="mask_units: 'conv' did not run"),
@@ -120,9 +120,17 @@ BAD = {
         "channel_dim: got 0, but 'conv'",
     ),
     "mode": ({"conv": [0]}, {"mode": "noise"}, "mode: got 'noise', want one of zero"),
-    "ranges": ({"conv": [0]}, {"mode": "mean"}, "ranges: want one of 'conv'"),
+    "ranges": (
+        {"conv": [0]},
+        {"mode": "mean"},
+        "ranges: got none for 'conv', want one for",
+    ),
     "layer": ({"convs": [0]}, {}, "layer: the model has no 'convs'"),
-    "unit": ({"conv": [8]}, {}, r"units: got \[8\] of 'conv', want some of 0 to 7"),
+    "unit": (
+        {"conv": [8]},
+        {},
+        r"units: got \[8\] of 'conv', want numbers from 0 to 7",
+    ),
     "below": ({"conv": [-1]}, {}, r"units: got \[-1\] of 'conv'"),
 }
 
@@ -140,7 +148,7 @@ def test_bad_masks(units, options, message):
 
 
 class Voting(nn.Module):
-    """Says class 1 where units of weight at least 3 answer, else class 0."""
+    """Predicts class 1 if the weights of the active units sum to 3, else class 0."""
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
@@ -153,7 +161,7 @@ class Voting(nn.Module):
 
 
 def test_curves_worked_out_by_hand():
-    """Six units of weight 1; natural inputs answer none, attacks 3, 4, 5 and 6."""
+    """Six units of weight 1; 0 are active on natural inputs, 3 to 6 under attack."""
     model = Voting(torch.ones(6)).eval()
     natural = torch.zeros(4, 6)
     adversarial = (torch.arange(6) < torch.arange(3, 7).unsqueeze(1)).float()
@@ -172,27 +180,28 @@ def test_curves_worked_out_by_hand():
     rows = {(row["masked"], row["units"]): row for row in curves.table()}
     attacked = {
         "first": [1, 0.75, 0.5, 0],
-        # The last unit answers one attack only, the last two those of two.
+        # The last unit is active in one attack, the last two units in two.
         "last": [1, 1, 1, 0],
     }
-    for name, shares in attacked.items():
-        for count, share in zip((0, 1, 2, 6), shares, strict=True):
+    for name, fractions in attacked.items():
+        for count, fraction in zip((0, 1, 2, 6), fractions, strict=True):
             row = rows[name, count]
-            assert row["attacked"] == share
-            assert row["adversarial"] == 1 - share
+            assert row["attacked"] == fraction
+            assert row["adversarial"] == 1 - fraction
             assert row["clean"] == 1
-            assert row["attacked_low"] <= share <= row["attacked_high"]
+            assert row["attacked_low"] <= fraction <= row["attacked_high"]
     for count in (0, 1, 2, 6):
-        shares = []
+        fractions = []
         for seed in (3, 4):
             order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-            left = adversarial.clone()
-            left[:, order[:count]] = 0
-            shares.append(float((left.sum(1) >= 3).float().mean()))
+            masked = adversarial.clone()
+            masked[:, order[:count]] = 0
+            fractions.append(float((masked.sum(1) >= 3).float().mean()))
         row = rows["random", count]
-        assert row["attacked"] == pytest.approx(np.mean(shares))
-        reach = t.ppf(0.975, 1) * np.std(shares, ddof=1) / math.sqrt(2)
-        assert row["attacked_high"] == pytest.approx(min(np.mean(shares) + reach, 1))
+        mean = np.mean(fractions)
+        assert row["attacked"] == pytest.approx(mean)
+        reach = t.ppf(0.975, 1) * np.std(fractions, ddof=1) / math.sqrt(2)
+        assert row["attacked_high"] == pytest.approx(min(mean + reach, 1))
     assert repr(curves) == "MaskingCurves('units', first, last, random)"
 
     figure = plot_masking(curves)
@@ -213,7 +222,7 @@ def test_other_modes_use_the_natural_range(mode):
         model, pairs, "units", {"all": torch.ones(6)}, [0, 6], mode=mode, seeds=[0]
     )
     row = curves.table()[1]
-    # Six units at their mean give 1.5, at their largest 3.
+    # The sum of six units is 1.5 at their mean, 3 at their maximum.
     assert row["attacked"] == (1 if mode == "clamp" else 0)
     assert math.isnan(curves.table()[-1]["attacked_low"])
 
@@ -270,7 +279,7 @@ BAD_CURVES = {
     "NaN": ({"rankings": {"b": torch.full((6,), torch.nan)}}, "rankings: got 'b'"),
     "none": ({"rankings": {}}, r"rankings: got \[\], want at least one"),
     "random": ({"rankings": {"random": torch.ones(6)}}, "rankings: got"),
-    "counts": ({"counts": [7]}, r"counts: got \[7\], want some of 0 to 6"),
+    "counts": ({"counts": [7]}, r"counts: got \[7\], want numbers from 0 to 6"),
     "no counts": ({"counts": []}, r"counts: got \[\]"),
     "seeds": ({"seeds": []}, "seeds: got none"),
     "layer": ({"layer": "unit"}, "layer: the model has no 'unit'"),
@@ -304,7 +313,7 @@ def test_bad_curves(changes, message):
         (lambda model, pairs: pairs.natural * math.nan, "attack: returned NaN"),
     ],
 )
-def test_a_new_attack_that_gives_no_inputs(demo_model, demo_pairs, attack, message):
+def test_an_adaptive_attack_must_return_inputs(demo_model, demo_pairs, attack, message):
     with pytest.raises(ValueError, match=message):
         evaluate_masking(
             demo_model, demo_pairs, "features.conv5", {"a": torch.arange(96.0)}, [1],
@@ -312,10 +321,10 @@ def test_a_new_attack_that_gives_no_inputs(demo_model, demo_pairs, attack, messa
         )  # fmt: skip
 
 
-def test_a_new_attack_meets_the_masked_model_and_leaves_no_trace(
+def test_an_adaptive_attack_runs_on_the_masked_model_and_leaves_no_trace(
     demo_model, demo_pairs
 ):
-    """One step of the sign of the gradient, that a plain backward() takes."""
+    """One step of the gradient's sign, computed by backward()."""
     units = [3, 5]
     ranking = torch.zeros(96)
     ranking[units] = 1.0
@@ -331,11 +340,11 @@ def test_a_new_attack_meets_the_masked_model_and_leaves_no_trace(
     )  # fmt: skip
     assert all(p.grad is None for p in demo_model.parameters())
     with mask_units(demo_model, {"features.conv5": units}):
-        moved = attack(demo_model, demo_pairs)
+        attacked = attack(demo_model, demo_pairs)
         with torch.no_grad():
-            said = demo_model(moved).argmax(dim=1) == demo_pairs.true_label
+            correct = demo_model(attacked).argmax(dim=1) == demo_pairs.true_label
     demo_model.zero_grad(set_to_none=True)
     (row,) = [row for row in curves.table() if row["masked"] == "a"]
-    assert row["adaptive"] == float(said.double().mean())
-    assert curves.outcomes["a", 2]["adaptive"] == said.double().tolist()
+    assert row["adaptive"] == float(correct.double().mean())
+    assert curves.outcomes["a", 2]["adaptive"] == correct.double().tolist()
     assert 0 < row["adaptive"] < 1

@@ -1,7 +1,7 @@
 """The report: one self-contained page on a set of explained pairs.
 
-It needs no network and no other file: pictures are data URIs, and its script and style
-stand in it. Names and labels come from the user and are escaped by the templates.
+The page needs no network and no other file: it holds its pictures as data URIs, and its
+scripts and style. The templates escape all text of the user, such as names and labels.
 """
 
 from captum_pse.reports.page.levels import (

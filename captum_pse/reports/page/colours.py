@@ -1,4 +1,4 @@
-"""Colour scales of the report's maps: as pictures and as their legends."""
+"""Colour scales of the report: maps as pictures, and the gradients of legends."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from captum_pse._drawing.images import Array
 from captum_pse._drawing.styles import sampled
 from captum_pse.groups.types import TYPES
 
-#: The colour maps of matplotlib that the report draws with, as the figures do.
+#: The colour maps that the report and the figures share, by their matplotlib names.
 COLOUR_MAPS = ("Oranges", "PuOr", "PuOr_r", "Purples", "RdBu_r", "viridis")
 _LEVELS = 255
-_NOTHING = 255  # Drawn transparent: the page's hatching shows through.
+_NOTHING = 255  # Drawn transparent: the hatching of the page shows through.
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Scale:
 
     Attributes:
         colours (str): One of :data:`COLOUR_MAPS`.
-        low, high (float): Values beyond are drawn as these.
-        unit (str): Of the values.
+        low, high (float): The limits. Values beyond a limit take its colour.
+        unit (str): The unit of the values.
     """
 
     colours: str
@@ -34,14 +34,14 @@ class Scale:
 
     def draw(self, values: Array) -> Image.Image:
         """Values ``(H, W)`` in 255 colours; transparent where they are NaN."""
-        share = (values - self.low) / (self.high - self.low)
-        level = np.nan_to_num(share).clip(0, 1) * (_LEVELS - 1)
-        places = np.where(np.isnan(values), _NOTHING, level.round())
-        return _indexed(places, sampled(self.colours, _LEVELS))
+        relative = (values - self.low) / (self.high - self.low)
+        level = np.nan_to_num(relative).clip(0, 1) * (_LEVELS - 1)
+        indices = np.where(np.isnan(values), _NOTHING, level.round())
+        return _indexed(indices, sampled(self.colours, _LEVELS))
 
 
 def draw_types(codes: Array) -> Image.Image:
-    """Codes of types ``(H, W)`` in the types' colours; transparent where NaN."""
+    """Codes of types ``(H, W)`` in the colours of the types; transparent where NaN."""
     rgb = np.array([_rgb(kind.color) for kind in TYPES])
     first = TYPES[0].code
     return _indexed(np.where(np.isnan(codes), _NOTHING, codes - first), rgb)
@@ -63,10 +63,10 @@ def _hex(rgb: Array) -> str:
     return "#" + "".join(f"{round(255 * value):02x}" for value in rgb.tolist())
 
 
-def _indexed(places: Array, rgb: Array) -> Image.Image:
-    """A picture of one byte a pixel, much smaller as a file than three."""
-    image = Image.fromarray(np.ascontiguousarray(places, dtype=np.uint8))
-    # Of all 256 colours: Pillow cuts the pixels down to the bits that fewer need.
+def _indexed(indices: Array, rgb: Array) -> Image.Image:
+    """A picture of one byte per pixel, an index into the palette ``rgb``."""
+    image = Image.fromarray(np.ascontiguousarray(indices, dtype=np.uint8))
+    # All 256 colours: with fewer, Pillow reduces the bits per pixel.
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(rgb)] = (255 * rgb).round()
     image.putpalette(palette.tobytes())

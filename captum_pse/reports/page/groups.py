@@ -1,4 +1,4 @@
-"""The values of groups or cells, and where they are, for the page to look up."""
+"""The values of groups or cells, and where each one lies, for the page to look up."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from captum_pse.pixels.result import PixelDecomposition
 from captum_pse.regions.result import REGION_COMPONENTS, RegionDecomposition
 from captum_pse.reports.page.pictures import shown_size
 
-#: With more groups, a page would grow to hundreds of megabytes.
+#: The most groups whose values are on the page. More would make it hundreds of
+#: megabytes large.
 MOST_GROUPS = 4096
 
 
 @dataclass(frozen=True)
 class Column:
-    """One thing that the page says of a group.
+    """One property of all groups.
 
     Attributes:
-        name (str): What it is.
-        values (list): Of each group.
-        unit (str): Of the values. Default: ""
+        name (str): The name of the property.
+        values (list): One value for each group.
+        unit (str): The unit of the values. Default: ""
     """
 
     name: str
@@ -34,30 +35,31 @@ class Column:
 
     @classmethod
     def of(cls, name: str, values: Tensor, unit: str = "") -> Column:
-        """Of numbers ``(n_groups,)``, in four digits."""
+        """A column of numbers ``(n_groups,)``, with four digits."""
         return cls(name, [float(f"{value:.4g}") for value in values.tolist()], unit)
 
 
 @dataclass(frozen=True)
 class GroupValues:
-    """What the page needs to say which group is at a place, and what it does.
+    """Which group lies at each position of a picture, and the values of each group.
 
-    A group is one of pixels, or a cell of the layer whose maps are shown.
+    A group is a group of pixels, or a cell of the layer whose maps are shown.
 
     Attributes:
-        places (dict): ``height`` and ``width`` of the picture, and ``planes``: one, or
-            one for each channel where the groups differ between them. A plane has its
-            different ``rows`` as runs ``[group, length, group, length, ...]``, with -1
-            for no group, and ``row``: which of them each line of the picture is.
-        columns (list[Column]): What is said of each; the first names it.
+        layout (dict): ``height`` and ``width`` of the picture, and ``planes``: one
+            plane, or one for each channel if the groups differ between channels. A
+            plane has its distinct ``rows`` as runs ``[group, length, group, length,
+            ...]``, with -1 for no group, and ``row``, the index into ``rows`` for each
+            line of the picture.
+        columns (list[Column]): The properties of the groups. The first names the group.
     """
 
-    places: dict[str, Any]
+    layout: dict[str, Any]
     columns: list[Column]
 
     @classmethod
     def of_groups(cls, result: PixelDecomposition, example: int) -> GroupValues | None:
-        """Of one image; None where it has more than :data:`MOST_GROUPS` groups."""
+        """The pixel groups of one image; None for more than :data:`MOST_GROUPS`."""
         if len(result.groups) > MOST_GROUPS:
             return None
         channels, height, width = result.inputs[0].shape[1:]
@@ -78,12 +80,12 @@ class GroupValues:
                 "type", [types[code] for code in result.type_codes[example].tolist()]
             ),
         ]
-        return cls(_places(planes, shown_size(height, width)), columns)
+        return cls(_layout(planes, shown_size(height, width)), columns)
 
     @classmethod
     def of_cells(cls, result: RegionDecomposition, example: int) -> GroupValues | None:
-        """Of one image, by the cells of maps of the layer's own size; None where they
-        are more than :data:`MOST_GROUPS`."""
+        """The cells of one image's maps, which have the size of the layer; None for
+        more than :data:`MOST_GROUPS`."""
         height, width = result.natural_true.shape[2:]
         if height * width > MOST_GROUPS:
             return None
@@ -100,11 +102,11 @@ class GroupValues:
                 for name in REGION_COMPONENTS
             ),
         ]
-        return cls(_places(cells, shown_size(*result.inputs[0].shape[2:])), columns)
+        return cls(_layout(cells, shown_size(*result.inputs[0].shape[2:])), columns)
 
 
-def _places(planes: Array, shown: tuple[int, int]) -> dict[str, Any]:
-    """Of groups ``(planes, H, W)``, on pictures of the size ``shown``."""
+def _layout(planes: Array, shown: tuple[int, int]) -> dict[str, Any]:
+    """The layout of groups ``(planes, H, W)`` on pictures of the size ``shown``."""
     lines, columns = (
         np.arange(small) * large // small
         for small, large in zip(shown, planes.shape[1:], strict=True)

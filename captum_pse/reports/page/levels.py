@@ -1,4 +1,4 @@
-"""The pages of the three levels, from what explaining a set of pairs gives."""
+"""The pages of the three levels, built from results and records of a set of pairs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from captum_pse.reports.page.tables import (
     set_facts,
 )
 from captum_pse.reports.page.units import (
+    changed_in_pair,
     layer_facts,
-    most_moved,
-    moved_in_pair,
+    most_changed,
     relation_table,
 )
 from captum_pse.units.result import UnitDecomposition
 
 Record = Mapping[str, Any]
 
-#: The curve of refined attacks, beside the page.
+#: The file of the refinement curve, relative to the page.
 REFINEMENT = "figures/refinement.png"
 
 
@@ -40,13 +40,15 @@ def decomposed_pair(
     class_names: Sequence[str] | None,
     refinement: Refinement | None = None,
 ) -> PairEntry:
-    """One pair by its pixel groups or its regions.
+    """The entry of one pair, explained by its pixel groups or its regions.
 
     Args:
-        result (PixelDecomposition or RegionDecomposition): Of this pair alone.
-        record (mapping): Its record in the summary.
+        result (PixelDecomposition or RegionDecomposition): The result on this pair
+            alone.
+        record (mapping): The record of the pair in the summary.
         class_names (sequence of str, optional): Names of the classes.
-        refinement (Refinement, optional): Of this pair alone. Default: None
+        refinement (Refinement, optional): The refinement of this pair alone.
+            Default: None
     """
     pictures = pair_pictures(result.pair, 0)
     if isinstance(result, PixelDecomposition):
@@ -76,16 +78,16 @@ def decomposed_pair(
 def decomposed_set(
     entries: list[PairEntry], summary: Mapping[str, Any], folder: Path
 ) -> Page:
-    """The page of either level.
+    """The page of pairs explained by pixel groups or by regions.
 
     Args:
-        entries (list[PairEntry]): Of :func:`decomposed_pair`.
-        summary (mapping): What ``summary.json`` holds.
-        folder (Path): Where the other results are.
+        entries (list[PairEntry]): The entries from :func:`decomposed_pair`.
+        summary (mapping): The contents of ``summary.json``.
+        folder (Path): The folder of the other results.
     """
     figures = []
     if "refinement" in summary:
-        title = "How much of the perturbation the attacks need"
+        title = "Fraction of the groups that the attacks need"
         figures = [Figure(title, REFINEMENT, data_uri(folder / REFINEMENT))]
     return Page(
         level=summary["manifest"]["level"],
@@ -105,17 +107,19 @@ def unit_pair(
     class_names: Sequence[str] | None,
     folder: Path,
 ) -> PairEntry:
-    """One pair by the hidden units of some layers.
+    """The entry of one pair, explained by the hidden units of some layers.
 
     Args:
-        results (sequence of UnitDecomposition): Of this pair alone, one a layer.
-        records (sequence of mapping): Its records in the summary, one a layer.
+        results (sequence of UnitDecomposition): The results on this pair alone, one
+            for each layer.
+        records (sequence of mapping): The records of the pair in the summary, one for
+            each layer.
         units (sequence of mapping): The table of all units.
         class_names (sequence of str, optional): Names of the classes.
-        folder (Path): Where the figures are.
+        folder (Path): The folder of the figures.
     """
-    moves = {
-        f"move in {record['layer']}": Cell(
+    changes = {
+        f"change in {record['layer']}": Cell(
             f"{record['mean_sensitivity']:.3g}", record["mean_sensitivity"]
         )
         for record in records
@@ -131,11 +135,11 @@ def unit_pair(
     return PairEntry(
         number=records[0]["example"],
         name=records[0]["pair"],
-        cells={**pair_cells(records[0], label_namer(class_names)), **moves},
+        cells={**pair_cells(records[0], label_namer(class_names)), **changes},
         pictures=pair_pictures(results[0].pair, 0),
         chosen="delta",
         figures=figures,
-        tables=[moved_in_pair(result, units) for result in results],
+        tables=[changed_in_pair(result, units) for result in results],
     )
 
 
@@ -145,27 +149,27 @@ def unit_set(
     units: Sequence[Record],
     folder: Path,
 ) -> Page:
-    """The page of the level of units.
+    """The page of pairs explained by hidden units.
 
     Args:
-        entries (list[PairEntry]): Of :func:`unit_pair`.
-        summary (mapping): What ``summary.json`` holds.
+        entries (list[PairEntry]): The entries from :func:`unit_pair`.
+        summary (mapping): The contents of ``summary.json``.
         units (sequence of mapping): The table of all units.
-        folder (Path): Where the other results are.
+        folder (Path): The folder of the other results.
     """
     first_layer = [
         record
         for record in summary["pairs"]
         if record["layer"] == summary["layers"][0]["layer"]
     ]
-    tables, figures = most_moved(summary["layers"], units), []
+    tables, figures = most_changed(summary["layers"], units), []
     if "relation" in summary:
         tables.append(relation_table(summary["relation"]))
         figures = [
             Figure(title, name, data_uri(folder / name))
             for title, name in (
-                ("Sensitivity against interpretability", "relation.png"),
-                ("What masking units does", "masking.png"),
+                ("Sensitivity and interpretability", "relation.png"),
+                ("Accuracy with masked units", "masking.png"),
             )
         ]
     return Page(
@@ -180,5 +184,5 @@ def unit_set(
 
 
 def _tables(folder: Path) -> list[str]:
-    """The results that are no figures."""
+    """The names of the tables and JSON files in a folder of results."""
     return sorted(p.name for p in folder.iterdir() if p.suffix in (".csv", ".json"))

@@ -1,4 +1,4 @@
-"""The maps of a pair as pictures of the page."""
+"""The maps of a pair, as pictures of the page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TITLES = {
 
 
 def group_pictures(result: PixelDecomposition, example: int) -> list[Picture]:
-    """The types, the effect, promotion, suppression and ratio of pixel groups.
+    """Pictures of the types, the effect, promotion, suppression and ratio of groups.
 
-    Effect, promotion and suppression share one scale; the ratio has one that is
-    symmetric about 0. Groups that differ between channels are drawn as in
-    :func:`captum_pse.visualization.plot_pair`, by their mean.
+    Effect, promotion and suppression share one scale. The scale of the ratio is
+    symmetric about 0. Groups that differ between channels are drawn by their mean, as
+    in :func:`captum_pse.visualization.plot_pair`.
     """
     maps = pixel_maps(result, example)
     top, octaves = (
@@ -58,10 +58,10 @@ def group_pictures(result: PixelDecomposition, example: int) -> list[Picture]:
 
 
 def region_pictures(result: RegionDecomposition, example: int) -> list[Picture]:
-    """Promotion and suppression of regions, and the four maps that they subtract.
+    """Pictures of the promotion and suppression of regions, and of the four class maps.
 
-    The two share one scale, symmetric about 0, and the four another, as in
-    :func:`captum_pse.visualization.plot_regions`.
+    Promotion and suppression share a scale that is symmetric about 0. The four class
+    maps share another one, as in :func:`captum_pse.visualization.plot_regions`.
     """
     of_labels = {
         which: to_numpy(result.on_inputs(which)[example, 0])  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def region_pictures(result: RegionDecomposition, example: int) -> list[Picture]:
 
 
 def _score(result: RegionDecomposition, which: str, example: int) -> str:
-    """The interpretability score on the two maps that the summary reads."""
+    """The interpretability score of the two maps that the summary reports, else ""."""
     if which not in ("natural_true", "adversarial_attack"):
         return ""
     found = result.interpretability(which)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The page: what stands on it, and how the templates make it one file."""
+"""The contents of the page, and how the templates render it as one file."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Figure:
     """A figure of matplotlib.
 
     Attributes:
-        title (str): What it shows.
-        path (str): Where it is, from the page; the page links to it.
-        uri (str): The figure itself, where it stands in the page too.
+        title (str): What the figure shows.
+        path (str): Its file, relative to the page, which links to it.
+        uri (str): The figure as a data URI, if the page shows it. Default: ""
     """
 
     title: str
@@ -42,17 +42,16 @@ class PairEntry:
     """What the page shows of one pair.
 
     Attributes:
-        number (int): Its place in the set.
-        name (str): As the user calls it.
-        cells (dict[str, Cell]): Its line in the table of pairs, by column.
-        pictures (list[Picture]): The first is shown first; the natural and the
-            adversarial one are among them.
-        chosen (str): The key of the picture that is the table's third thumbnail, and
-            that is shown first.
-        groups (GroupValues, optional): What pointing at the pictures says.
+        number (int): Index of the pair in the set.
+        name (str): The user's name for the pair.
+        cells (dict[str, Cell]): The row in the table of pairs, by column.
+        pictures (list[Picture]): The natural image, the adversarial image and others.
+        chosen (str): The key of the picture that is shown first, and that is the third
+            thumbnail in the table.
+        groups (GroupValues, optional): The values of the group under the pointer.
             Default: None
-        figures (list[Figure]): Linked, or shown below.
-        tables (list[Table]): Shown below.
+        figures (list[Figure]): Figures to link to, or to show below. Default: []
+        tables (list[Table]): Tables to show below. Default: []
     """
 
     number: int
@@ -71,12 +70,13 @@ class Page:
 
     Attributes:
         level (str): ``"pixel"``, ``"image"`` or ``"network"``.
-        pairs (list[PairEntry]): At least one.
+        pairs (list[PairEntry]): The pairs, at least one.
         facts (list[Fact]): The summary in numbers.
         manifest (mapping): Versions and settings.
-        files (list[str]): The other results, from the page; it links to them.
-        kinds (tuple): How many groups are of each type. Default: ()
-        figures (list[Figure]), tables (list[Table]): Of the whole set.
+        files (list[str]): The other results, relative to the page, which links to them.
+        kinds (tuple): The types of groups, with their counts. Default: ()
+        figures (list[Figure]): Figures of the whole set. Default: []
+        tables (list[Table]): Tables of the whole set. Default: []
     """
 
     level: str
@@ -90,12 +90,12 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Writes the page as one file of HTML, the same for the same content."""
+    """Writes the page as one HTML file. The same content gives the same bytes."""
     path.write_text(render(page), encoding="utf-8", newline="\n")
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Every text in it is escaped, those of the user among them."""
+    """The page as HTML, with every text escaped."""
     environment = Environment(
         loader=PackageLoader("captum_pse.reports.page"),
         autoescape=True,
@@ -109,30 +109,32 @@ def render(page: Page) -> str:
     return environment.get_template("index.html").render(
         page=page,
         data=_data(page),
-        style=Markup(style),  # noqa: S704 - ours, without a word of the user's
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - likewise
+        style=Markup(style),  # noqa: S704 - holds no text of the user
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - as the style
         style_hash=_hash(style),
         script_hashes=[_hash(script) for script in scripts],
     )
 
 
 def _data(page: Page) -> dict[str, Any]:
-    """What the script reads: the values of groups, and each set of places once."""
-    places: list[dict[str, Any]] = []
+    """The data of the scripts: the values of groups, and each distinct layout once."""
+    layouts: list[dict[str, Any]] = []
     pairs = {}
     for pair in page.pairs:
         if pair.groups is None:
             continue
-        if pair.groups.places not in places:
-            places.append(pair.groups.places)
-        which = places.index(pair.groups.places)
+        if pair.groups.layout not in layouts:
+            layouts.append(pair.groups.layout)
         columns = {column.name: column.values for column in pair.groups.columns}
-        pairs[str(pair.number)] = {"places": which, "columns": columns}
-    data: dict[str, Any] = plain({"places": places, "pairs": pairs})
+        pairs[str(pair.number)] = {
+            "layout": layouts.index(pair.groups.layout),
+            "columns": columns,
+        }
+    data: dict[str, Any] = plain({"layouts": layouts, "pairs": pairs})
     return data
 
 
 def _hash(text: str) -> str:
-    """By which the page's security policy knows its own script and style."""
+    """The hash by which the security policy of the page allows a script or style."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,4 +1,4 @@
-"""Pictures that stand in the page itself."""
+"""Pictures of the page, as data URIs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from captum_pse.pairs.scored import ScoredPair
 from captum_pse.pixels.refinement import Refinement
 from captum_pse.reports.page.colours import Scale
 
-#: The longer side of the largest picture, and of a thumbnail, in pixels.
+#: The longer side of a picture and of a thumbnail, at most, in pixels.
 LONGEST, THUMBNAIL = 320, 48
 
 
@@ -31,15 +31,15 @@ class Picture:
     """One of the pictures of a pair, between which the reader switches.
 
     Attributes:
-        key (str): Names it within the pair.
-        title (str): What is to be seen.
-        uri (str): The picture itself.
-        thumbnail (str): The same, smaller.
-        over (str): The key of the picture that a map may be laid over, else empty.
-        scale (Scale, optional): What its colours mean. Default: None
-        kinds (tuple): The types of groups that it shows, with how many there are of
-            each. Default: ()
-        note (str): What else to say of it.
+        key (str): The name of the picture within the pair.
+        title (str): What the picture shows.
+        uri (str): The picture, as a data URI.
+        thumbnail (str): The smaller picture, as a data URI.
+        over (str): For a map, the key of the picture below it. Default: ""
+        scale (Scale, optional): The colour scale. Default: None
+        kinds (tuple): The types of groups that it shows, with their counts.
+            Default: ()
+        note (str): A note below the title. Default: ""
     """
 
     key: str
@@ -53,16 +53,16 @@ class Picture:
 
 
 def shown_size(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:
-    """The height and width at which an image is shown: at most ``longest``."""
+    """The height and width at which an image is shown, at most ``longest`` each."""
     shrink = min(1.0, longest / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
 def pair_pictures(pair: ScoredPair, example: int) -> list[Picture]:
-    """The natural and the adversarial image, and what the attack added.
+    """The natural image, the adversarial image and the perturbation.
 
-    Of the perturbation, each pixel shows the channel that changed most, on a scale that
-    spans 99.5 % of the pixels, as in :func:`captum_pse.visualization.plot_pair`.
+    Each pixel of the perturbation shows the channel that changed most. The scale spans
+    99.5 % of the pixels, as in :func:`captum_pse.visualization.plot_pair`.
     """
     natural, adversarial, rescaled = display_pair(pair, example)
     strongest, reach = perturbation(pair, example)
@@ -79,19 +79,20 @@ def pair_pictures(pair: ScoredPair, example: int) -> list[Picture]:
             "perturbation, amplified",
             strongest,
             Scale("RdBu_r", -reach, reach, "input units"),
-            note="in each pixel the channel that changed most",
+            note="each pixel shows the channel that changed most",
         ),
     ]
 
 
 def kept_picture(refinement: Refinement, example: int, scale: Scale) -> Picture:
-    """The perturbation on the smallest part of the groups that is enough; nothing where
-    it is not kept.
+    """The perturbation on the smallest fraction of groups on which the attack succeeds.
+
+    All other pixels are transparent.
 
     Args:
-        refinement (Refinement): Of an attack that works.
-        example (int): Which example.
-        scale (Scale): Of the whole perturbation.
+        refinement (Refinement): The refinement of an attack that succeeds.
+        example (int): Index of the example.
+        scale (Scale): The scale of the whole perturbation.
     """
     smallest = float(refinement.smallest_fraction[example])
     chosen = refinement.keeps(smallest)
@@ -103,16 +104,16 @@ def kept_picture(refinement: Refinement, example: int, scale: Scale) -> Picture:
     n_groups = int((refinement.groups.sizes(refinement.inputs)[example] > 0).sum())
     return drawn(
         "kept",
-        "perturbation on the part needed",
+        "perturbation on the fraction needed",
         to_numpy(change),
         scale,
         over="natural",
-        note=f"kept on {n_kept} of {n_groups} groups; with one less the attack fails",
+        note=f"kept on {n_kept} of {n_groups} groups; with one fewer the attack fails",
     )
 
 
 def photograph(key: str, title: str, image: Array, note: str) -> Picture:
-    """Of an image ``(H, W, 3)`` with values in [0, 1]."""
+    """The picture of an image ``(H, W, 3)`` with values in [0, 1]."""
     whole = Image.fromarray((255 * image.clip(0, 1)).round().astype(np.uint8))
     return Picture(key, title, *both_sizes(whole), note=note)
 
@@ -120,7 +121,7 @@ def photograph(key: str, title: str, image: Array, note: str) -> Picture:
 def drawn(
     key: str, title: str, values: Array, scale: Scale, over: str = "", note: str = ""
 ) -> Picture:
-    """Of a map ``(H, W)``."""
+    """The picture of a map ``(H, W)``."""
     uris = both_sizes(scale.draw(values))
     return Picture(key, title, *uris, over=over, scale=scale, note=note)
 
@@ -132,13 +133,13 @@ def both_sizes(image: Image.Image) -> tuple[str, str]:
 
 
 def data_uri(path: Path) -> str:
-    """A PNG file as a URI that holds it."""
+    """A PNG file as a data URI."""
     return _of_bytes(path.read_bytes())
 
 
 def _resized(image: Image.Image, longest: int) -> Image.Image:
     height, width = shown_size(image.height, image.width, longest)
-    # Colours of a map have no mean.
+    # The colours of a map cannot be averaged.
     how = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.BOX
     resized = image.resize((width, height), how)
     resized.info.update(image.info)

@@ -1,4 +1,4 @@
-"""What the report says of a set of pairs in words and numbers."""
+"""The facts and tables of the report on a set of pairs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Cell:
     """A cell of the table of pairs.
 
     Attributes:
-        text (str): What stands in it.
-        value (float or str, optional): What its column is sorted by; None comes last.
-        kinds (tuple): Drawn as a bar: types of groups with how many there are of each.
+        text (str): The text of the cell.
+        value (float or str, optional): The value to sort by. None comes last.
+        kinds (tuple): Types of groups with their counts, drawn as a bar. Default: ()
     """
 
     text: str
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Fact:
-    """One number of the summary, and what it is of."""
+    """One number of the summary, with a name and a note."""
 
     name: str
     value: str
@@ -47,7 +47,7 @@ class Table:
 
 
 def label_namer(class_names: Sequence[str] | None) -> Callable[[Any], str]:
-    """What the page calls a class by its number."""
+    """A function from a label to the name of its class."""
 
     def name(label: Any) -> str:
         if class_names is None or not isinstance(label, int):
@@ -58,14 +58,14 @@ def label_namer(class_names: Sequence[str] | None) -> Callable[[Any], str]:
 
 
 def type_counts(record: Record) -> tuple[tuple[str, int], ...]:
-    """How many groups are of each type."""
+    """The number of groups of each type."""
     return tuple((kind.name, record[kind.column]) for kind in TYPES)
 
 
 def pair_cells(record: Record, label: Callable[[Any], str]) -> dict[str, Cell]:
-    """The columns of the table of pairs that every level has."""
+    """The cells of one pair in the table of pairs, by column."""
 
-    def answer(agrees: str, prediction: str) -> Cell:
+    def holds(agrees: str, prediction: str) -> Cell:
         text = "yes" if record[agrees] else f"no: {label(record[prediction])}"
         return Cell(text, text)
 
@@ -74,8 +74,8 @@ def pair_cells(record: Record, label: Callable[[Any], str]) -> dict[str, Cell]:
     return {
         "true label": Cell(true, true),
         "attack label": Cell(attack, attack),
-        "says true": answer("natural_agrees", "natural_prediction"),
-        "says attack": answer("attack_holds", "adversarial_prediction"),
+        "true holds": holds("natural_agrees", "natural_prediction"),
+        "attack holds": holds("attack_holds", "adversarial_prediction"),
         "attack logit": Cell(f"{gain:+.2f}", gain),
         "true logit": Cell(f"{-loss:+.2f}", -loss),
         **_level_cells(record),
@@ -87,14 +87,16 @@ def _level_cells(record: Record) -> dict[str, Cell]:
         smallest = record["smallest_fraction"]
         needed = "none" if smallest is None else _percent(smallest)
         kinds = type_counts(record)
-        share = record["promotion_dominated"] / max(record["groups"], 1)
+        promoting = record["promotion_dominated"] / max(record["groups"], 1)
         return {
             **{
                 name: Cell(f"{record[name]:.2f}", record[name])
                 for name in ("promotion", "suppression")
             },
-            "part needed": Cell(needed, smallest),
-            "types": Cell(", ".join(f"{n} {kind}" for kind, n in kinds), share, kinds),
+            "fraction needed": Cell(needed, smallest),
+            "types": Cell(
+                ", ".join(f"{n} {kind}" for kind, n in kinds), promoting, kinds
+            ),
         }
     return {
         f"{name} IS (lift)": Cell(
@@ -107,18 +109,18 @@ def _level_cells(record: Record) -> dict[str, Cell]:
 
 
 def set_facts(records: Records) -> list[Fact]:
-    """The summary of a set of pairs, of any level."""
+    """The summary of a set of pairs at any level."""
     n = len(records)
 
     def mean(name: str, sign: int = 1) -> float:
         return sign * sum(record[name] for record in records) / n
 
-    def share(name: str) -> str:
+    def count(name: str) -> str:
         return f"{sum(record[name] for record in records)} of {n}"
 
     facts = [
-        Fact("attack holds", share("attack_holds"), "the model says the attack label"),
-        Fact("natural holds", share("natural_agrees"), "the model says the true label"),
+        Fact("attack holds", count("attack_holds"), "attack label predicted"),
+        Fact("true holds", count("natural_agrees"), "true label predicted"),
         Fact("attack logit", f"{mean('attack_score_gain'):+.2f}", "mean change"),
         Fact("true logit", f"{mean('true_score_loss', -1):+.2f}", "mean change"),
     ]
@@ -132,29 +134,33 @@ def set_facts(records: Records) -> list[Fact]:
             note += f"above 1 in {above} of {n}"
             facts.append(Fact(f"{name} IS", f"{mean(f'{name}_is'):.2f}", note))
     return (
-        [*facts, part_needed(records)] if "smallest_fraction" in records[0] else facts
+        [*facts, fraction_needed(records)]
+        if "smallest_fraction" in records[0]
+        else facts
     )
 
 
-def part_needed(records: Records) -> Fact:
-    """On what part of the groups the attacks are enough, of those that work at all.
+def fraction_needed(records: Records) -> Fact:
+    """The mean fraction of the groups that an attack needs to succeed.
 
-    Where the model says the attack label without the attack, none of it is needed.
+    Left out are attacks that fail on all groups (None), and those whose attack label
+    the model predicts on the natural image (0).
     """
-    enough = [part for part in (r["smallest_fraction"] for r in records) if part]
-    if not enough:
-        return Fact("part needed", "none", "no attack works, not even on all groups")
-    note = f"of the groups, mean of the {len(enough)} of {len(records)} attacks "
+    name, smallest = "fraction needed", [r["smallest_fraction"] for r in records]
+    needed = [fraction for fraction in smallest if fraction]
+    if not needed:
+        return Fact(name, "none", "no attack works, not even on all groups")
+    note = f"of the groups, mean of the {len(needed)} of {len(records)} attacks "
     note += "that work"
-    return Fact("part needed", _percent(sum(enough) / len(enough)), note)
+    return Fact(name, _percent(sum(needed) / len(needed)), note)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
 def set_counts(records: Records) -> tuple[tuple[str, int], ...]:
-    """How many groups of all pairs are of each type; () where there are no groups."""
+    """The number of groups of each type in all pairs; () for records without groups."""
     if "groups" not in records[0]:
         return ()
     counts = [dict(type_counts(record)) for record in records]

@@ -1,4 +1,4 @@
-"""What the report says of hidden units."""
+"""The facts and tables of the report on hidden units."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ Row = Mapping[str, Any]
 
 
 def layer_facts(layers: Sequence[Row]) -> list[Fact]:
-    """Of each layer, how far its units move, and under noise of the same size."""
+    """The mean change of the units of each layer, and that under noise of the same
+    size."""
     return [
         Fact(
-            f"mean move in {layer['layer']}",
+            f"mean change in {layer['layer']}",
             f"{layer['mean_sensitivity']:.3g}",
             f"{layer['units']} units; under noise of the same size "
             f"{layer['mean_control']:.3g}",
@@ -24,25 +25,23 @@ def layer_facts(layers: Sequence[Row]) -> list[Fact]:
     ]
 
 
-def most_moved(layers: Sequence[Row], units: Sequence[Row]) -> list[Table]:
-    """The units of each layer that the set moves most against the noise.
+def most_changed(layers: Sequence[Row], units: Sequence[Row]) -> list[Table]:
+    """The units of each layer that change most relative to noise.
 
     Args:
-        layers (sequence of mapping): The records of the summary, with the units.
-        units (sequence of mapping): The table of all units, with what they detect where
-            that is known.
+        layers (sequence of mapping): The records of the layers in the summary.
+        units (sequence of mapping): The table of all units, with their concepts if a
+            concept set was given.
     """
     by_unit = {(row["layer"], row["unit"]): row for row in units}
     tables = []
     for layer in layers:
         name = layer["layer"]
-        rows = [
-            by_unit[name, unit] for unit in layer["units_moved_most_against_control"]
-        ]
+        rows = [by_unit[name, unit] for unit in layer["most_changed_units"]]
         columns = {
             "unit": [str(row["unit"]) for row in rows],
-            "moves by": [f"{row['sensitivity']:.3g}" for row in rows],
-            "times the noise's": [f"{row['against_control']:.2f}" for row in rows],
+            "change": [f"{row['sensitivity']:.3g}" for row in rows],
+            "relative to noise": [f"{row['against_control']:.2f}" for row in rows],
         }
         if "concept" in rows[0]:
             columns |= {
@@ -50,14 +49,14 @@ def most_moved(layers: Sequence[Row], units: Sequence[Row]) -> list[Table]:
                 "IoU": [f"{row['iou']:.3f}" for row in rows],
                 "detector": ["yes" if row["detector"] else "no" for row in rows],
             }
-        title = f"Units of {name} that moved most"
+        title = f"Units of {name} that changed most"
         lines = list(zip(*columns.values(), strict=True))
         tables.append(Table(title, tuple(columns), lines))
     return tables
 
 
 def relation_table(correlations: Sequence[Row]) -> Table:
-    """Whether sensitive units are those that detect something."""
+    """The correlation of sensitivity and largest IoU, one row for each layer."""
     header = (
         *("layer", "detectors", "Spearman's rho", "p"),
         *("rho, scale fixed", "p, scale fixed"),
@@ -76,22 +75,22 @@ def relation_table(correlations: Sequence[Row]) -> Table:
     return Table("Sensitivity and largest IoU of the units", header, rows)
 
 
-def moved_in_pair(
+def changed_in_pair(
     result: UnitDecomposition, units: Sequence[Row], top: int = 5
 ) -> Table:
-    """The units of a layer that one pair moves most, for their scale."""
+    """The units of a layer that change most in one pair, relative to their scale."""
     by_unit = {row["unit"]: row for row in units if row["layer"] == result.layer}
-    moved = result.sensitivity()[0]
+    change = result.sensitivity()[0]
     relative = result.sensitivity(relative=True)[0]
     order = relative.argsort(descending=True, stable=True)[:top].tolist()
     columns = {
         "unit": [str(unit) for unit in order],
-        "moves by": [f"{float(moved[unit]):.3g}" for unit in order],
-        "times its scale": [f"{float(relative[unit]):.2f}" for unit in order],
+        "change": [f"{float(change[unit]):.3g}" for unit in order],
+        "relative to scale": [f"{float(relative[unit]):.2f}" for unit in order],
     }
     if "concept" in units[0]:
         columns["closest concept"] = [_concept(by_unit[unit]) for unit in order]
-    title = f"Units of {result.layer} that moved most in this pair"
+    title = f"Units of {result.layer} that changed most in this pair"
     return Table(title, tuple(columns), list(zip(*columns.values(), strict=True)))
 
 

@@ -2,9 +2,9 @@
 {
   const data = JSON.parse(document.getElementById("data").textContent);
 
-  // The group at each pixel, line after line, of each plane; made when first asked for.
-  const decode = (places) => {
-    places.groups ??= places.planes.map((plane) => {
+  // The group at each pixel of each plane, line by line; decoded on first use.
+  const decode = (layout) => {
+    layout.groups ??= layout.planes.map((plane) => {
       const rows = plane.rows.map((runs) => {
         const line = [];
         for (let k = 0; k < runs.length; k += 2) {
@@ -14,7 +14,7 @@
       });
       return plane.row.map((row) => rows[row]);
     });
-    return places.groups;
+    return layout.groups;
   };
 
   const outline = (plane, group) => {
@@ -30,17 +30,17 @@
     return path;
   };
 
-  for (const [number, { places: which, columns }] of Object.entries(data.pairs)) {
+  for (const [number, { layout: index, columns }] of Object.entries(data.pairs)) {
     const viewer = document.querySelector(`#pair-${number} .viewer`);
     const stage = viewer.querySelector(".stage");
     const frame = viewer.querySelector(".outline");
     const lines = viewer.querySelectorAll("[data-column]");
     const hint = viewer.querySelector(".hint");
-    const places = data.places[which];
-    const { width, height } = places;
+    const layout = data.layouts[index];
+    const { width, height } = layout;
     let x = width >> 1, y = height >> 1, shown = null;
 
-    const say = (groups) => {
+    const showValues = (groups) => {
       hint.hidden = true;
       for (const line of lines) {
         const { column, unit } = line.dataset;
@@ -53,12 +53,12 @@
       }
     };
     const look = () => {
-      const planes = decode(places);
+      const planes = decode(layout);
       const found = [...new Set(planes.map((plane) => plane[y][x]))];
       const key = found.join();
       if (key === shown) return;
       shown = key;
-      say(found);
+      showValues(found);
       const path = found[0] < 0 ? "" : outline(planes[0], found[0]);
       for (const line of frame.children) line.setAttribute("d", path);
     };
@@ -81,12 +81,12 @@
       const step = steps[event.key];
       if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
-      const plane = decode(places)[0];
+      const plane = decode(layout)[0];
       const from = plane[y][x];
       let [i, j] = [x, y];
       while (plane[j]?.[i] === from) [i, j] = [i + step[0], j + step[1]];
       if (plane[j]?.[i] !== undefined) {
-        // On to the middle of the next group, so that the way back is the same.
+        // Move to the middle of the next group, so that the opposite key moves back.
         const next = plane[j][i];
         let length = 0;
         while (plane[j + length * step[1]]?.[i + length * step[0]] === next) length += 1;

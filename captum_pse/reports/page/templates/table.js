@@ -10,7 +10,7 @@
     const numbers = head.dataset.kind === "number";
     const compare = (a, b) => {
       const [left, right] = [a, b].map((row) => row.cells[column].dataset.value);
-      // What has no value comes last, whichever way.
+      // Rows without a value come last in both orders.
       if (!left || !right) return !left - !right;
       const order = numbers
         ? left - right : left.localeCompare(right, "en", { numeric: true });
@@ -41,6 +41,6 @@
     matches.textContent = words.length ? `${shown} of ${all}` : all;
   };
   filter.addEventListener("input", apply);
-  // A browser may have kept what stood there before the page was loaded again.
+  // The browser may have kept the text of the field when the page was reloaded.
   apply();
 }

@@ -1,4 +1,4 @@
-"""What the study measures on one pair."""
+"""The measurements of the study on one pair."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from captum_pse.regions.result import RegionDecomposition
 
 Array = npt.NDArray[np.float64]
 
-#: How groups are counted, see :func:`type_shares`.
+#: The ways to count groups, see :func:`type_shares`.
 WEIGHTS = ("all", "above_median", "by_effect")
+#: What an interpretability score reads: promotion on the map of the attack label,
+#: suppression on that of the true label.
 READINGS = ("promotion", "suppression")
 
 
@@ -37,27 +39,31 @@ def study_pair(
     batch_size: int,
     seed: int,
 ) -> dict[str, Any]:
-    """One pair by its pixel groups and its regions, as plain numbers.
+    """Measures one pair by its pixel groups and its regions.
 
     Args:
-        pixels (PromotionSuppression): Of a model.
-        maps (AdversarialCAM): Of the same model.
-        pair (AdversarialPair): Of one example.
-        mask (Tensor): Its feature mask.
-        batch_size (int): How many images one pass holds.
-        seed (int): Of the random ranking.
+        pixels (PromotionSuppression): The method for the pixel groups.
+        maps (AdversarialCAM): The method for the regions, of the same model.
+        pair (AdversarialPair): A pair of one example.
+        mask (Tensor): The feature mask of the pixel groups.
+        batch_size (int): Images in one forward pass.
+        seed (int): Seed of the random ranking.
 
     Returns:
-        *dict*: ``labels`` (what the model says), ``types`` (shares, see
-        :func:`type_shares`), ``correlation`` (of effect and mean ``|delta|``, over
-        groups), ``refinement`` (by ranking: at each fraction whether the attack
-        ``reaches`` its label and ``leaves`` the true one, the ``L2`` norm left, and the
-        ``smallest_fraction``), and ``interpretability`` (by what it reads: score,
-        expected score, lift). None stands for a number that does not exist.
+        *dict*: Plain JSON, with None for numbers that do not exist:
+
+        - ``labels``: the labels and the model's predictions and scores
+        - ``engine``: the engine that evaluated the pixel groups
+        - ``types``: see :func:`type_shares`
+        - ``correlation``: Spearman's rho of effect and mean ``|delta|`` over groups
+        - ``refinement``, by ranking: at each fraction, whether the attack ``reaches``
+          its label and ``leaves`` the true label, and the ``L2`` norm of the rest; and
+          the ``smallest_fraction`` on which the attack succeeds
+        - ``interpretability``, by reading: ``score``, ``expected`` score and ``lift``
     """
     model: nn.Module = pixels.forward_func
     with warnings.catch_warnings():
-        # Recorded with the labels.
+        # The record holds the predictions.
         warnings.simplefilter("ignore", PredictionWarning)
         found = pixels.decompose(
             *pair, feature_mask=mask, perturbations_per_eval=batch_size
@@ -90,25 +96,31 @@ def study_pair(
             for name, r in refined.items()
         },
         "interpretability": {
-            reads: {
-                "score": summary[f"{reads}_is"],
-                "expected": summary[f"{reads}_is_expected"],
-                "lift": summary[f"{reads}_is_lift"],
+            reading: {
+                "score": summary[f"{reading}_is"],
+                "expected": summary[f"{reading}_is_expected"],
+                "lift": summary[f"{reading}_is_lift"],
             }
-            for reads in READINGS
+            for reading in READINGS
         },
     }
 
 
 def type_shares(effect: Array, codes: Array) -> dict[str, dict[str, float | None]]:
-    """The share of each type of group, counted in three ways.
+    """The fraction of each type of groups, counted in three ways.
 
-    ``all``: of all groups; ``above_median``: of the groups whose effect is above the
-    median; ``by_effect``: of the sum of effects, None where that is 0.
+    - ``all``: the fraction of all groups
+    - ``above_median``: the fraction of the groups with an effect above the median
+    - ``by_effect``: the fraction of the sum of effects
 
     Args:
-        effect (Array): ``(n,)``, of the groups.
-        codes (Array): ``(n,)``, see :func:`captum_pse.groups.types.group_types`.
+        effect (Array): Effect of each group, ``(n,)``.
+        codes (Array): Type of each group, ``(n,)``; see
+            :func:`captum_pse.groups.types.group_types`.
+
+    Returns:
+        *dict*: By the way to count, the fraction of each type; None if the denominator
+        is 0.
     """
     weights = {
         "all": np.ones_like(effect),
