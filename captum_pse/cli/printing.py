@@ -8,8 +8,12 @@ from typing import Any
 from captum_pse._io.text import printable
 from captum_pse.groups.types import TYPES
 
-#: The width of a table, at most, and that of the pairs' names, at least.
-WIDTH, NAME = 100, 12
+#: The largest width of a table.
+WIDTH = 100
+#: The smallest width of a pair's name.
+PAIR = 12
+#: The largest and the smallest width of a label's name.
+LABEL, SHORT_LABEL = 12, 6
 
 
 def format_table(
@@ -20,36 +24,45 @@ def format_table(
     ``holds`` states which labels the model predicts: ``both``, only the ``true`` label
     on the natural image, only the ``attack`` label on the adversarial image, or
     ``none``. ``dZ`` is the change of a label's score by the attack. ``types`` counts
-    the groups of each type, by the initials of the types.
+    the groups of each type, by the initials of the types. Names are shortened to fit.
     """
+    numbers = [_numbers(record) for record in records]
+    table = [list(numbers[0]), *(list(row.values()) for row in numbers)]
+    used = sum(max(map(len, column)) + 2 for column in zip(*table, strict=True))
+    # The names of the pair and of its two labels share the rest of the width.
+    left = WIDTH - used - 4
+    label_width = min(LABEL, max(SHORT_LABEL, (left - PAIR) // 2))
 
     def label(number: int) -> str:
         name = f"{number}" if class_names is None else class_names[number]
-        return printable(name, most=12)
+        return printable(name, most=label_width)
 
-    table = [
-        {
-            "true": label(record["true_label"]),
-            "attack": label(record["attack_label"]),
-            "holds": _holds(record),
-            "dZ true": f"{-record['true_score_loss']:+.2f}",
-            "dZ attack": f"{record['attack_score_gain']:+.2f}",
-            **_level_columns(record),
-        }
-        for record in records
+    labels = [("true", "attack")]
+    labels += [(label(r["true_label"]), label(r["attack_label"])) for r in records]
+    left -= sum(max(map(len, side)) for side in zip(*labels, strict=True))
+    pair_width = max(PAIR, left)
+    pairs = ["pair", *(printable(r["pair"], most=pair_width) for r in records)]
+    rows = [
+        [pair, *sides, *row]
+        for pair, sides, row in zip(pairs, labels, table, strict=True)
     ]
-    rows = [list(table[0]), *(list(row.values()) for row in table)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    left = max(WIDTH - sum(widths) - 2 * len(widths), NAME)
-    names = ["pair", *(printable(record["pair"], most=left) for record in records)]
-    rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
-    widths = [max(map(len, names)), *widths]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
     ruled = [lines[0], "-" * len(lines[0]), *lines[1:]]
     return "\n".join(line.rstrip() for line in ruled)
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that hold no names."""
+    return {
+        "holds": _holds(record),
+        "dZ true": f"{-record['true_score_loss']:+.2f}",
+        "dZ attack": f"{record['attack_score_gain']:+.2f}",
+        **_level_columns(record),
+    }
 
 
 def _holds(record: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from captum_pse._io.distributed import barrier, rank_and_size
 from captum_pse._io.files import atomic_results, write_csv
-from captum_pse._io.manifest import told, versions
+from captum_pse._io.manifest import checked_settings, versions
 from captum_pse._io.text import file_name
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import (
@@ -79,7 +79,7 @@ def dissect_layers(
         model.to(device), layers, quantile=quantile, min_iou=min_iou
     )
     # Wrong settings raise before the work starts.
-    told(settings, [*versions(), *SETTINGS])
+    checked_settings(settings, [*versions(), *SETTINGS])
     partial = Path(out) / PARTIAL
     result = method.dissect(
         dataset,

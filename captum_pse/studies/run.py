@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_pse._io.distributed import barrier, rank_and_size
 from captum_pse._io.files import atomic_results, plain, write_csv, write_json
-from captum_pse._io.manifest import told, versions
+from captum_pse._io.manifest import checked_settings, versions
 from captum_pse._io.text import file_name
 from captum_pse._model.checks import check_int, check_positive_int
 from captum_pse._model.layers import find_layers, last_spatial_layer
@@ -173,7 +173,7 @@ def study(
         attacks,
         image_mask(first[0], cell),
         chosen,
-        told(settings, ("format", "digests", *versions(), *asdict(chosen))),
+        checked_settings(settings, ("format", "digests", *versions(), *asdict(chosen))),
         concepts,
         Path(out) / PARTIAL,
         show_progress,

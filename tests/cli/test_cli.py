@@ -156,7 +156,7 @@ def test_image_level(tmp_path, capsys, layer):
     out = tmp_path / "out"
     command = ["demo", "--pairs", "2", "--level", "image", "--out", str(out)]
     assert main([*command, "--layer", layer] if layer else command) == 0
-    assert "promotion IS (lift)" in capsys.readouterr().out
+    assert "prom. IS (lift)" in capsys.readouterr().out
     assert files(out) == [
         "figures/000-balloon-0-to-boat.png",
         "figures/001-boat-1-to-butterfly.png",
@@ -523,7 +523,7 @@ def test_format_table():
     header, _, row = format_table([record], ("zero", "one\n")).splitlines()
     assert header.split()[:4] == ["pair", "true", "attack", "holds"]
     assert row.split() == [
-        "p" * 29 + "...",
+        "p" * 27 + "...",
         *("one\N{REPLACEMENT CHARACTER}", "zero", "true", "-2.25", "+1.50"),
         *("3.00", "4.00", "7/6/5/8"),
     ]
