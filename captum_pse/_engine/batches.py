@@ -1,4 +1,4 @@
-"""How many copies of the inputs one pass holds."""
+"""Limits how many copies of the inputs one pass holds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 #: Bytes that a pass may take beside the model; safe on a machine or GPU of 8 GiB.
 MEMORY_LIMIT = 1 << 30
 
-#: What a pass of an image through a model is taken to need, in sizes of the image: the
-#: two largest maps in a row. Wide networks on small images need the most.
+#: Estimated memory of a pass, in sizes of the input: its two largest successive maps.
+#: Wide networks on small images need the most.
 DENSE_FACTOR = 256
-#: The same where the pass keeps what its gradients need.
+#: The same for a pass that stores activations for its gradients.
 GRADIENT_FACTOR = 512
 
 
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Batches:
-    """Cuts work into batches, and into smaller ones once memory runs out."""
+    """Splits work into batches, and into smaller ones after running out of memory."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -40,10 +40,10 @@ class Batches:
     def each(
         self, total: int, evaluate: Callable[[slice], Result]
     ) -> Iterator[tuple[slice, Result]]:
-        """What ``evaluate`` gives for slices that together are ``range(total)``.
+        """The results of ``evaluate`` for slices that together are ``range(total)``.
 
-        Where it runs out of memory, the batch is halved, for good; a batch of one is
-        not.
+        If it runs out of memory, all later batches have half the size. A batch of one
+        raises the error.
         """
         start = 0
         while start < total:
@@ -61,7 +61,7 @@ class Batches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    # What the allocator of the CPU raises has no class of its own.
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )

@@ -1,4 +1,4 @@
-"""Picks how perturbed inputs are evaluated."""
+"""Chooses how perturbed inputs are evaluated."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ ENGINES: tuple[str, ...] = get_args(Engine)
 
 
 class EngineWarning(UserWarning):
-    """Perturbed inputs are evaluated by full passes, although that was not asked for
-    or not to be expected.
+    """Perturbed inputs are evaluated by full passes instead of the requested engine.
 
-    The message says why. The numbers are as good, and take longer.
+    With ``engine="auto"``, it is raised only if the scores of the incremental engine
+    were wrong. The message states the reason. The results are the same, but take
+    longer.
 
     Examples::
 
@@ -42,12 +43,12 @@ class EngineWarning(UserWarning):
 
 
 class Ablated(NamedTuple):
-    """The scores, and how they came about.
+    """The scores, and which engine computed them.
 
     Attributes:
-        scores (Tensor): ``(N, n_groups, K)``, after each group alone was erased.
+        scores (Tensor): Those after each group alone is ablated, ``(N, n_groups, K)``.
         engine (str): ``"dense"`` or ``"incremental"``.
-        note (str): Why, or what it saved.
+        note (str): The reason for the engine, or the work that it saved.
     """
 
     scores: Tensor
@@ -67,26 +68,26 @@ def ablated_scores(
     memory_limit: int,
     progress: str | None = None,
 ) -> Ablated:
-    """The scores of every example after each group alone was erased.
+    """The scores of every example after each group alone is ablated.
 
     Args:
         ablation (Ablation): The examples and their groups.
-        engine (str): ``"dense"``, ``"incremental"``, or ``"auto"``: the second where it
+        engine (str): ``"dense"``, ``"incremental"``, or ``"auto"``: incremental if it
             saves work.
         perturbations_per_eval (int, optional): How many groups one pass evaluates;
-            None: as many as memory allows.
+            None: as many as the memory limit allows.
         memory_limit (int): Bytes that a pass may take beside the model.
         progress (str, optional): Title of a progress bar; None shows none.
 
     Warns:
-        EngineWarning: The incremental engine was asked for and cannot be used, or its
-            numbers are not those of the model.
+        EngineWarning: The incremental engine was requested and cannot be used, or its
+            scores are not those of the model.
     """
     total = int(ablation.wanted.sum())
     with tqdm(
         total=total, desc=progress, disable=progress is None, unit="group"
     ) as bar:
-        note = "asked for"
+        note = "requested"
         if engine != "dense" and total:
             try:
                 scores, note = incremental_scores(
@@ -98,7 +99,7 @@ def ablated_scores(
                 )
                 return Ablated(scores, "incremental", note)
             except Exception as error:
-                # Whatever it was: full passes may still do, or say it better.
+                # Full passes may work after any error, or raise a clearer one.
                 expected = MismatchError, NotTraceableError, NotWorthItError
                 kind = "" if isinstance(error, expected) else type(error).__name__
                 note = f"{kind}: {error}" if kind else str(error)

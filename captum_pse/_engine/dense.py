@@ -11,7 +11,7 @@ from captum_pse._engine.batches import DENSE_FACTOR, Batches, copies_in, size_of
 
 
 def evaluate(ablation: Ablation, batch: tuple[Tensor, ...], copies: int) -> Tensor:
-    """K scores of each of ``copies`` copies of the inputs, copy after copy."""
+    """The K scores of a batch: ``copies`` copies of all inputs, one after another."""
     args = ablation.additional_forward_args
     expanded = _expand_additional_forward_args(args, copies) if args else args
     scores = ablation.run(batch, expanded)
@@ -25,10 +25,10 @@ def dense_scores(
     memory_limit: int,
     progress: Progress,
 ) -> Tensor:
-    """The scores after each group alone was erased, ``(N, n_groups, K)``.
+    """The scores after each group alone is ablated, ``(N, n_groups, K)``.
 
-    One pass holds ``perturbations_per_eval`` copies of all inputs, or, for None, as
-    many as ``memory_limit`` bytes allow.
+    One pass holds ``perturbations_per_eval`` copies of all inputs; None: as many as
+    ``memory_limit`` bytes allow.
     """
     inputs, wanted = ablation.inputs, ablation.wanted
     size = perturbations_per_eval or copies_in(
@@ -51,8 +51,8 @@ def dense_scores(
 
     for chunk, returned in Batches(size).each(len(chosen), of):
         numbers = chosen[chunk].to(scores.device)
-        erased = returned.unflatten(0, (len(numbers), -1)).movedim(0, 1)
+        ablated = returned.unflatten(0, (len(numbers), -1)).movedim(0, 1)
         here = wanted[:, chosen[chunk]].to(scores.device).unsqueeze(2)
-        scores[:, numbers] = torch.where(here, erased.to(scores), scores[:, numbers])
+        scores[:, numbers] = torch.where(here, ablated.to(scores), scores[:, numbers])
         progress(int(here.sum()))
     return scores

@@ -1,4 +1,4 @@
-"""Prepares a tape's weights for many passes: fewer steps, and a faster memory order."""
+"""Prepares a tape for many passes: fewer steps, and a faster memory format."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_pse._engine.tape import BATCH_NORMS, Ref, Step, Tape, refs, without_unused
+from captum_pse._engine.ops.registry import rule_of
+from captum_pse._engine.tape import OpStep, Ref, Step, Tape, refs, without_unused
 
 _aten = torch.ops.aten
 
 
 def fold(tape: Tape) -> Tape:
-    r"""The tape with each batch norm inside the convolution in front of it.
+    r"""Moves each batch norm into the convolution before it.
 
     A batch norm in evaluation mode is ``a y + b`` for each channel, with
-    :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}`, so that of a convolution is one
-    with the weights ``a W``: the same sums, with the factor inside. Weights are laid
-    out channels last, as windows are. Where they are larger than the map that they
-    give, that would save little time and take much memory: they stay as they are.
+    :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}`. It makes one convolution with the
+    weights ``a W`` of that with the weights ``W`` before it: the same sums, with the
+    factor inside. Weights are converted to channels last, as windows are. Weights
+    larger than their output map are not copied: little time saved, much memory used.
     """
-    uses = Counter(i for step in tape.steps for i in _read(step))
+    uses = Counter(i for step in tape.steps for i in step.reads)
     uses.update(refs(tape.output))
     steps: list[Step] = []
     convolutions: dict[int, int] = {}
     for step in tape.steps:
         first = step.args[0] if step.args else None
-        if step.func is _aten.convolution.default:
+        if _is_convolution(step):
             convolutions[step.outputs[0]] = len(steps)
         elif (
-            step.func in BATCH_NORMS
+            rule_of(step).is_batch_norm
             and isinstance(first, Ref)
             and first.number in convolutions
             and uses[first.number] == 1
@@ -47,17 +48,17 @@ def fold(tape: Tape) -> Tape:
     return without_unused(replace(tape, steps=steps))
 
 
-def _read(step: Step) -> set[int]:
-    opaque = step.opaque.inputs if step.opaque is not None else ()
-    return {*step.inputs, *opaque}
+def _is_convolution(step: Step) -> bool:
+    return isinstance(step, OpStep) and step.func is _aten.convolution.default
 
 
 def _folded(convolution: Step, norm: Step, most: int) -> Step | None:
-    """One step in the place of the two, if it has at most so many weights."""
+    """One step instead of the two, if it has at most ``most`` weights."""
     x, weight, bias, *others = convolution.args
     gamma, beta, mean, var = norm.args[1:5]
     tensors = [weight, mean, var, *(t for t in (bias, gamma, beta) if t is not None)]
-    if convolution.args[6] or not all(isinstance(t, Tensor) for t in tensors):
+    is_transposed = convolution.args[6]
+    if is_transposed or not all(isinstance(t, Tensor) for t in tensors):
         return None
     if weight.numel() > most:
         return None
@@ -77,7 +78,7 @@ def _folded(convolution: Step, norm: Step, most: int) -> Step | None:
 
 
 def _channels_last(step: Step, tape: Tape) -> Step:
-    if step.func is not _aten.convolution.default:
+    if not _is_convolution(step):
         return step
     weight: Any = step.args[1]
     if not isinstance(weight, Tensor) or weight.dim() != 4:

@@ -1,4 +1,4 @@
-"""Evaluates perturbed inputs by the windows in which they differ."""
+"""Evaluates copies of the inputs by recomputing the windows that they change."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_pse._engine.ablated_input import AblatedInput
 from captum_pse._engine.ablation import Ablation, Progress
 from captum_pse._engine.batches import Batches, copies_in
-from captum_pse._engine.erasing import Erasing
-from captum_pse._engine.plan import Anywhere, Plan
+from captum_pse._engine.changes import Anywhere, Windowed
+from captum_pse._engine.plan import Plan
 from captum_pse._engine.recording import record
-from captum_pse._engine.replay import Incremental
+from captum_pse._engine.replay import Replay
 from captum_pse._engine.tape import NotTraceableError, Ref, Tape
 from captum_pse._engine.tracing import Traced, trace
 from captum_pse._engine.windows import Boxes
 
-#: More copies in a pass of the CPU fall out of its caches.
+#: With more copies in a pass, their values do not fit into the caches of a CPU.
 MOST_COPIES = {"cpu": 32}
-#: What tracing, the first pass and the check take, in full passes.
+#: The cost of tracing, the first pass and the checks, in full passes.
 PREPARATION = 4
 
 
 class MismatchError(Exception):
-    """The incremental numbers are not those of the model; the text says where."""
+    """The incremental scores are not those of the model; the message states where."""
 
 
 class NotWorthItError(Exception):
-    """Full passes are as fast; the text says why."""
+    """Full passes are as fast; the message states why."""
 
 
 def incremental_scores(
@@ -40,25 +41,26 @@ def incremental_scores(
     *,
     always: bool,
 ) -> tuple[Tensor, str]:
-    """The scores after each group alone was erased, and what that saved.
+    """The scores after each group alone is ablated, and a note on the work saved.
 
-    Every example has a pass of its own, of which its copies read what they leave as it
-    was. That pass, and a copy or two of each example, are checked against the model.
+    One pass of each example records the unperturbed maps. Its copies read from these
+    what they do not change. The pass and one or two copies of each example are checked
+    against the model.
 
     Args:
         ablation (Ablation): The examples and their groups; at least one is wanted.
         perturbations_per_eval (int, optional): The most copies in a pass.
         memory_limit (int): Bytes that a pass may take beside the model.
-        progress (Callable): Told how many more copies are done.
-        always (bool): Also where it saves nothing.
+        progress (Callable): Called with the number of copies done since the last call.
+        always (bool): Whether to do it even if it saves nothing.
 
     Returns:
         *tuple*: Scores ``(N, n_groups, K)``, and a note.
 
     Raises:
-        NotTraceableError: The model cannot be evaluated so.
-        MismatchError: It was, and the numbers are wrong.
-        NotWorthItError: Without ``always``, if it saves nothing.
+        NotTraceableError: The model cannot be evaluated in this way.
+        MismatchError: The scores are not those of the model.
+        NotWorthItError: It saves nothing, and ``always`` is false.
     """
     model = ablation.forward_func
     if not isinstance(model, nn.Module):
@@ -75,16 +77,16 @@ def incremental_scores(
         groups = wanted.nonzero()[:, 0]
         if not len(groups):
             continue
-        example = _Example(ablation, model, traced, n)
+        example = _Example(ablation, traced, n)
         example.check_pass()
         work = list(example.plans(groups))
         plans = [plan for _, plan in work]
         is_first, note = not note, note or _saved(plans, always)
-        example.model.keep_for(plans)
+        example.replay.keep_for(plans)
         largest = max(plans, key=lambda plan: plan.m)
         for chosen, plan in work:
             if is_first or plan is largest:
-                # Two in one batch, once: it is batches that are to be right.
+                # Once, two copies in one batch: a step may mix the examples of a batch.
                 example.check_copies(chosen, plan, 1 + (is_first and plan is largest))
         for chosen, plan in work:
             batches = Batches(min(most, copies_in(memory_limit, plan.bytes_per_copy)))
@@ -95,7 +97,11 @@ def incremental_scores(
 
 
 def _saved(plans: Sequence[Plan], always: bool) -> str:
-    """What the plans of an example save, in words."""
+    """A note on the work that the plans of an example save.
+
+    Raises:
+        NotWorthItError: They save nothing, and ``always`` is false.
+    """
     copies = sum(plan.m for plan in plans)
     dense = sum(plan.m * plan.dense_work for plan in plans)
     share = sum(plan.m * plan.work for plan in plans) / dense if dense else 1.0
@@ -110,59 +116,56 @@ def _saved(plans: Sequence[Plan], always: bool) -> str:
 class _Example:
     """One example, on which the model was run."""
 
-    def __init__(
-        self, ablation: Ablation, model: nn.Module, traced: Traced, n: int
-    ) -> None:
-        self.ablation, self.n, self.traced, self.root = ablation, n, traced, model
-        inputs = tuple(x[n : n + 1] for x in ablation.inputs)
-        self.erasings = [
-            Erasing(
-                x,
+    def __init__(self, ablation: Ablation, traced: Traced, n: int) -> None:
+        self.ablation, self.n, self.traced = ablation, n, traced
+        self.inputs = [
+            AblatedInput(
+                every[n : n + 1],
                 baseline.expand_as(every)[n : n + 1],
                 index.expand(len(every), *index.shape[1:])[n : n + 1],
                 len(ablation.groups),
             )
-            for x, every, baseline, index in zip(
-                inputs,
+            for every, baseline, index in zip(
                 ablation.inputs,
                 ablation.baselines,
                 ablation.groups.index,
                 strict=True,
             )
         ]
-        self.model = Incremental(self.record(inputs))
+        self.replay = Replay(self.record([given.x for given in self.inputs]))
 
-    def record(self, inputs: tuple[Tensor, ...], *, keep_all: bool = False) -> Tape:
-        """The tape of one pass, the end of which is one tensor."""
+    def record(self, inputs: Sequence[Tensor], *, keep_all: bool = False) -> Tape:
+        """The tape of one pass, which ends in one tensor."""
         args = _of_example(self.ablation, self.n)
         given = (*(x.clone() for x in inputs), *args)
-        tape = record(self.root, self.traced, given, keep_all=keep_all)
+        tape = record(self.traced, given, keep_all=keep_all)
         if not isinstance(tape.output, Ref):
             raise NotTraceableError("the model does not return one tensor")
         return tape
 
     def plans(self, groups: Tensor) -> Iterator[tuple[Tensor, Plan]]:
-        """The groups, sorted into classes of about one size, with a plan for each."""
-        images = [e for e in self.erasings if e.x.dim() == 4]
-        boxes = [erasing.boxes(groups) for erasing in images]
-        sides = np.stack([(b.hi - b.lo).max(axis=1) + 1 for b in boxes]).max(axis=0)
+        """The groups in classes of about the same size, with a plan for each class."""
+        boxes = {
+            i: given.boxes(groups)
+            for i, given in enumerate(self.inputs)
+            if given.is_image
+        }
+        sides = np.stack([(b.hi - b.lo).max(axis=1) + 1 for b in boxes.values()])
         # Half an octave: a window is at most 1.4 times too large.
-        classes = np.ceil(2 * np.log2(sides))
+        classes = np.ceil(2 * np.log2(sides.max(axis=0)))
+        n_others = len(self.replay.tape.inputs) - len(self.inputs)
         for of_class in np.unique(classes):
             rows = np.flatnonzero(classes == of_class)
             chosen = groups[torch.from_numpy(rows).to(groups.device)]
             changes: list[Boxes | Anywhere | None] = []
-            of_images = iter(boxes)
-            for erasing in self.erasings:
-                box = next(of_images) if erasing.x.dim() == 4 else None
-                if not erasing.touched()[chosen].any():
+            for i, given in enumerate(self.inputs):
+                if not given.changing[chosen].any():
                     changes.append(None)
-                elif box is None:
-                    changes.append(Anywhere())
+                elif i in boxes:
+                    changes.append(Boxes(boxes[i].lo[rows], boxes[i].hi[rows]))
                 else:
-                    changes.append(Boxes(box.lo[rows], box.hi[rows]))
-            others = [None] * (len(self.model.tape.inputs) - len(changes))
-            yield chosen, self.model.plan([*changes, *others], len(rows))
+                    changes.append(Anywhere())
+            yield chosen, self.replay.plan([*changes, *[None] * n_others], len(rows))
 
     def scores(
         self, chosen: Tensor, plan: Plan, batches: Batches
@@ -179,20 +182,18 @@ class _Example:
     def given(self, chosen: Tensor, plan: Plan, chunk: slice) -> dict[int, Tensor]:
         """The inputs that change in some copies: windows, or all of them."""
         found = {}
-        for number, erasing in zip(self.model.tape.inputs, self.erasings, strict=False):
-            changed = plan.changed.get(number)
-            if changed is None:
-                continue
-            if changed.windows is None:
-                found[number] = erasing.copies(chosen[chunk])
-            else:
-                windows = changed.windows[chunk]
-                found[number] = erasing.windows(windows, chosen[chunk])
+        numbers = self.replay.tape.inputs
+        for number, of in zip(numbers, self.inputs, strict=False):
+            match plan.changed.get(number):
+                case Windowed(index=index):
+                    found[number] = of.windows(index, chunk, chosen[chunk])
+                case Anywhere():
+                    found[number] = of.copies(chosen[chunk])
         return found
 
     def all_scores(self, chosen: Tensor, plan: Plan, chunk: slice) -> Tensor:
         given = self.given(chosen, plan, chunk)
-        returned: Tensor = self.model.run(plan, chunk, given)
+        returned: Tensor = self.replay.run(plan, chunk, given)
         n = len(chosen[chunk])
         if returned.shape[:1] != (n,):
             raise MismatchError(
@@ -201,29 +202,29 @@ class _Example:
         return returned
 
     def check_pass(self) -> None:
-        """Compares the pass of the example with the model's own.
+        """Compares the recorded pass of the example with the model.
 
         Raises:
-            MismatchError: They are too far from each other.
+            MismatchError: The scores differ by more than rounding.
         """
-        said = self.model.tape.values[self.model.tape.output.number]
-        found = self.ablation.select(said, torch.full((1,), self.n))
+        scores = self.replay.tape.values[self.replay.tape.output.number]
+        found = self.ablation.select(scores, torch.full((1,), self.n))
         known = self.ablation.before[self.n : self.n + 1]
-        if not _agree(found.to(known), known, said):
+        if not _agree(found.to(known), known, scores):
             raise MismatchError("the trace does not give the scores of the model")
 
     def check_copies(self, chosen: Tensor, plan: Plan, n: int) -> None:
         """Compares n copies with full passes.
 
         Raises:
-            MismatchError: They are too far from each other.
+            MismatchError: The scores differ by more than rounding.
         """
         start = max(0, (self.n + 1) * plan.m // 2 % plan.m - n)
         some = slice(start, start + n)
         found = self.all_scores(chosen, plan, some)
         for i in range(*some.indices(plan.m)):
             one = slice(i, i + 1)
-            copies = tuple(e.copies(chosen[one]) for e in self.erasings)
+            copies = tuple(given.copies(chosen[one]) for given in self.inputs)
             args = _of_example(self.ablation, self.n)
             wanted = self.ablation.run(tuple(x.clone() for x in copies), args)
             if not _agree(found[i - start : i - start + 1], wanted, wanted):
@@ -236,15 +237,15 @@ class _Example:
     def suspect(
         self, chosen: Tensor, plan: Plan, one: slice, copies: tuple[Tensor, ...]
     ) -> str:
-        """The first node whose value is not what the graph gives on the copy itself."""
-        inputs = tuple(erasing.x for erasing in self.erasings)
-        again = Incremental(self.record(inputs, keep_all=True))
+        """The first node whose value differs from a pass of the graph on the copy."""
+        inputs = [given.x for given in self.inputs]
+        again = Replay(self.record(inputs, keep_all=True))
         wanted = self.record(copies, keep_all=True)
         last = {id(x): number for number, x in wanted.values.items()}
         given = self.given(chosen, plan, one)
         for name, number, value in again.follow(plan, one, given):
             x = wanted.values[number]
-            # Of what was written over, only the end is known.
+            # A tensor that was written into has only its last value.
             kept = isinstance(x, Tensor) and last[id(x)] == number
             if kept and not _agree(value, x, x):
                 return name
@@ -252,7 +253,7 @@ class _Example:
 
 
 def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
-    """The additional arguments of one example; the model may write into them."""
+    """Additional arguments of one example, copied: the model may write into them."""
     n_examples = len(ablation.inputs[0])
     args = []
     for arg in ablation.additional_forward_args:
@@ -268,7 +269,7 @@ def _of_example(ablation: Ablation, n: int) -> tuple[object, ...]:
 
 
 def _agree(a: Tensor, b: Tensor, scores: Tensor) -> bool:
-    """Whether values differ by rounding alone, measured by the spread of scores."""
+    """Whether values differ only by rounding, relative to the spread of scores."""
     if a.shape != b.shape:
         return False
     if not scores.is_floating_point():

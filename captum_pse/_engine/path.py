@@ -1,4 +1,4 @@
-"""Estimates what each group does to the scores from gradients along a path."""
+"""Estimates by how much each group changes the scores, from gradients on a path."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def path_changes(
         \Delta_i = \sum_{j \in G_i} (x_j - x_{0,j})
         \int_0^1 \frac{\partial Z}{\partial x_j}\big(x_0 + a (x - x_0)\big) \, da,
 
-    by Gauss and Legendre's rule. Over all features, it sums to ``Z(x) - Z(x0)`` up to
-    the error of the rule.
+    by Gauss-Legendre quadrature. The sum over all features is ``Z(x) - Z(x0)``, up to
+    the error of the quadrature.
 
     Args:
         ablation (Ablation): The examples and their groups.
-        n_steps (int): How many points of the path.
+        n_steps (int): How many points of the path are evaluated.
         points_per_eval (int, optional): How many of them one pass holds, N examples
-            each; None: as many as memory allows.
+            each; None: as many as the memory limit allows.
         memory_limit (int): Bytes that a pass may take beside the model.
         progress (str, optional): Title of a progress bar; None shows none.
 
@@ -47,7 +47,7 @@ def path_changes(
     inputs, baselines = ablation.inputs, ablation.baselines
 
     def weighted(chunk: slice) -> list[list[Tensor]]:
-        """For each score, the weighted sum of its gradients by each input."""
+        """For each score, the weighted sum of its gradients for each input."""
         some = points[chunk]
         on_path = tuple(
             torch.cat([x0 + point * (x - x0) for point in some]).detach()
@@ -55,7 +55,7 @@ def path_changes(
         )
         for x in on_path:
             x.requires_grad_()
-        # Copies, as the model may write into what it gets.
+        # Cloned, since the model may write into its inputs.
         scores = evaluate(ablation, tuple(x.clone() for x in on_path), len(some))
         of_scores = scores.sum(dim=0).unbind()
         return [
@@ -85,11 +85,12 @@ def path_changes(
                     total += gradient
             bar.update(chunk.stop - chunk.start)
     with torch.no_grad():
-        moved = [x - x0 for x, x0 in zip(inputs, baselines, strict=True)]
+        differences = [x - x0 for x, x0 in zip(inputs, baselines, strict=True)]
         return torch.stack(
             [
                 ablation.groups.sums(
-                    tuple(t * d for t, d in zip(totals, moved, strict=True)), inputs
+                    tuple(t * d for t, d in zip(totals, differences, strict=True)),
+                    inputs,
                 )
                 for totals in sums
             ],

@@ -1,69 +1,53 @@
-"""One pass of a model, written down as steps that can be run on other inputs."""
+"""One pass of a model, recorded as steps that can be run on other inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import torch
-from torch.utils._pytree import tree_leaves, tree_map
-
-_aten = torch.ops.aten
-
-BATCH_NORMS = {
-    _aten.native_batch_norm.default,
-    _aten._native_batch_norm_legit.default,
-    _aten._native_batch_norm_legit_no_training.default,
-    _aten._batch_norm_no_update.default,
-    _aten.cudnn_batch_norm.default,
-    _aten.miopen_batch_norm.default,
-}
+from torch import Tensor
+from torch.utils._pytree import (
+    TreeSpec,
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_unflatten,
+)
 
 
 class NotTraceableError(Exception):
-    """The model does something that the tape cannot hold; the text says what."""
+    """The model does something that a tape cannot hold; the message states what."""
 
 
 class Ref(NamedTuple):
-    """Stands for the value of that number."""
+    """Stands for the value with that number."""
 
     number: int
 
 
-def refs(tree: Any) -> Iterator[int]:
-    """The numbers of the values that a structure of arguments names."""
-    for leaf in tree_leaves(tree, is_leaf=is_ref):
-        if isinstance(leaf, Ref):
-            yield leaf.number
-
-
-def resolve(tree: Any, value_of: Callable[[int], Any]) -> Any:
-    """The structure with each value in the place of its number."""
-    return tree_map(
-        lambda leaf: value_of(leaf.number) if isinstance(leaf, Ref) else leaf,
-        tree,
-        is_leaf=is_ref,
-    )
-
-
-def assign(names: Any, returned: Any, values: dict[int, Any]) -> None:
-    """Puts what a step returned under the numbers of its result."""
-    if isinstance(names, Ref):
-        values[names.number] = returned
-        return
-    for name, value in zip(leaves(names), tree_leaves(returned), strict=True):
-        if isinstance(name, Ref):
-            values[name.number] = value
+def is_ref(x: Any) -> bool:
+    return isinstance(x, Ref)
 
 
 def leaves(tree: Any) -> list[Any]:
+    """The leaves of a structure of :class:`Ref` and constants."""
     return tree_leaves(tree, is_leaf=is_ref)
 
 
-def is_ref(x: Any) -> bool:
-    return isinstance(x, Ref)
+def refs(tree: Any) -> Iterator[int]:
+    """The numbers of the values that a structure refers to."""
+    return (leaf.number for leaf in leaves(tree) if isinstance(leaf, Ref))
+
+
+def map_refs(function: Callable[[int], Any], tree: Any) -> Any:
+    """The structure with ``function(number)`` instead of each :class:`Ref`."""
+    return tree_map(
+        lambda leaf: function(leaf.number) if isinstance(leaf, Ref) else leaf,
+        tree,
+        is_leaf=is_ref,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,12 +56,9 @@ class Step:
 
     Attributes:
         name (str): The node of the model's graph.
-        func (Callable): An ATen operation, or what the model calls.
-        args, kwargs: Its arguments, with :class:`Ref` for values.
-        result: What it gives: a structure of :class:`Ref` and constants.
-        is_call (bool): Whether ``func`` is an operation that the engine may know.
-        opaque (Step, optional): Does the same for a batch of any size, where ``func``
-            with these arguments does not.
+        func (Callable): The function.
+        args, kwargs: Its arguments, with a :class:`Ref` for each value.
+        result: What it returns: a structure of :class:`Ref` and constants.
     """
 
     name: str
@@ -85,31 +66,111 @@ class Step:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     result: Any
-    is_call: bool
-    opaque: Step | None = None
 
     @cached_property
     def inputs(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(refs((self.args, dict(self.kwargs)))))
+        """The numbers of the values that it takes."""
+        arguments, _ = self._flat
+        return tuple(dict.fromkeys(x.number for x in arguments if isinstance(x, Ref)))
 
     @cached_property
     def outputs(self) -> tuple[int, ...]:
-        return tuple(refs(self.result))
+        """The numbers of the values that it gives."""
+        return tuple(x.number for x in self.results if isinstance(x, Ref))
 
-    def run(self, value_of: Callable[[int], Any]) -> Any:
-        args, kwargs = resolve((self.args, dict(self.kwargs)), value_of)
-        return self.func(*args, **kwargs)
+    @cached_property
+    def results(self) -> tuple[Any, ...]:
+        """The leaves of ``result``."""
+        return tuple(leaves(self.result))
+
+    @cached_property
+    def _flat(self) -> tuple[list[Any], TreeSpec]:
+        return tree_flatten((self.args, dict(self.kwargs)), is_leaf=is_ref)
+
+    @property
+    def per_batch(self) -> Step:
+        """A step with the same result that is independent of the batch size."""
+        return self
+
+    @property
+    def reads(self) -> set[int]:
+        """The values that the step or its ``per_batch`` takes."""
+        return {*self.inputs, *self.per_batch.inputs}
+
+    @property
+    def overwritten(self) -> int | None:
+        """The number of the value that it writes into."""
+        return None
+
+    def run(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Runs the function on other values.
+
+        Args:
+            values (sequence): One for each of ``inputs``.
+
+        Returns:
+            *tuple*: One value for each of ``results``.
+        """
+        value_of = dict(zip(self.inputs, values, strict=True))
+        arguments, structure = self._flat
+        args, kwargs = tree_unflatten(
+            [value_of[x.number] if isinstance(x, Ref) else x for x in arguments],
+            structure,
+        )
+        returned = self.func(*args, **kwargs)
+        if isinstance(self.result, Ref):
+            return (returned,)
+        outputs = tuple(tree_leaves(returned))
+        if len(outputs) != len(self.results):
+            raise ValueError("the number of outputs depends on the batch size")
+        return outputs
+
+
+@dataclass(frozen=True)
+class NodeStep(Step):
+    """A whole node of the graph: calls what the model calls."""
+
+    def run(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        # A view in the model may need the default memory format.
+        return super().run(
+            [x.contiguous() if isinstance(x, Tensor) else x for x in values]
+        )
+
+
+@dataclass(frozen=True)
+class OpStep(Step):
+    """One ATen operation, or ``torch.nn.functional.linear``.
+
+    Attributes:
+        node (NodeStep, optional): The node that makes this operation, if the arguments
+            of the operation fix the batch size, as those of a view do. None: they do
+            not.
+    """
+
+    node: NodeStep | None = None
+
+    @property
+    def per_batch(self) -> Step:
+        return self.node or self
+
+    @property
+    def overwritten(self) -> int | None:
+        schema = getattr(self.func, "_schema", None)
+        if schema is None or not schema.is_mutable:
+            return None
+        number: int = self.args[0].number
+        return number
 
 
 @dataclass
 class Tape:
-    """The steps of a model on one example, and every value there.
+    """The steps of a model on one example, and all values.
 
     Attributes:
-        inputs (list[int]): The numbers of the arguments.
-        steps (list[Step]): In order.
-        output: The model's result, a structure of :class:`Ref`.
-        values (dict): Value by number; tensors have one example.
+        inputs (list[int]): The numbers of the model's arguments.
+        steps (list[Step]): In the order of the pass.
+        output: What the model returns, a structure of :class:`Ref`.
+        values (dict): The values by number; tensors have one example.
     """
 
     inputs: list[int] = field(default_factory=list)
@@ -119,7 +180,7 @@ class Tape:
 
 
 def without_unused(tape: Tape) -> Tape:
-    """Without what nobody asks for, such as the places of maxima."""
+    """Removes dead steps and results (e.g. max-pool indices)."""
     wanted = set(refs(tape.output))
     steps: list[Step] = []
     for step in reversed(tape.steps):
@@ -128,10 +189,10 @@ def without_unused(tape: Tape) -> Tape:
             step.result,
             is_leaf=is_ref,
         )
-        if not any(is_ref(leaf) for leaf in leaves(result)):
-            continue
-        wanted.update(step.inputs, () if step.opaque is None else step.opaque.inputs)
-        steps.append(replace(step, result=result))
+        kept = replace(step, result=result)
+        if kept.outputs:
+            wanted.update(kept.reads)
+            steps.append(kept)
     wanted.update(tape.inputs)
     values = {number: x for number, x in tape.values.items() if number in wanted}
     return replace(tape, steps=steps[::-1], values=values)

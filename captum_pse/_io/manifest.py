@@ -9,7 +9,9 @@ from importlib.metadata import version
 from typing import Any
 
 
-def checked_settings(settings: Mapping[str, Any] | None, own: Iterable[str]) -> dict[str, Any]:
+def checked_settings(
+    settings: Mapping[str, Any] | None, own: Iterable[str]
+) -> dict[str, Any]:
     """The caller's settings, checked against the names of a result's own settings.
 
     Values without a JSON type, such as paths, become text.
@@ -33,7 +35,8 @@ def checked_settings(settings: Mapping[str, Any] | None, own: Iterable[str]) -> 
 def manifest(
     own: Mapping[str, Any], settings: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The versions, a result's own settings and the caller's; see :func:`checked_settings`."""
+    """The versions, a result's own settings and the caller's, checked to differ in
+    their names; see :func:`checked_settings`."""
     first = {**versions(), **own}
     return first | checked_settings(settings, first)
 

@@ -1,1 +1,1 @@
-"""How each operation works on windows of its maps."""
+"""What the engine knows about each operation; ``registry`` has the table."""

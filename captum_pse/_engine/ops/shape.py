@@ -1,28 +1,42 @@
-"""Operations that rearrange the dimensions which are not spatial."""
+"""Operations along or between the dimensions that are not spatial."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from captum_pse._engine.ops.local_op import Axes, LocalOp, one_map, place_by_place
+from captum_pse._engine.ops.local_op import (
+    AxesOf,
+    GlobalMean,
+    LocalOp,
+    Values,
+    one_map,
+    same_on_patches,
+)
 from captum_pse._engine.tape import Ref, Step
 
 _aten = torch.ops.aten
 
 
-def along(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
-    """Along one dimension that is not spatial."""
+def softmax(step: Step, values: Values, axes: AxesOf) -> LocalOp | None:
     found = one_map(step, axes)
     if found is None or step.args[1] % values[found[0]].dim() in (0, *found[1]):
         return None
-    return place_by_place(step, [found[0]], found[1])
+    return same_on_patches(step, [found[0]], found[1])
 
 
-def cat(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
+def mean(step: Step, values: Values, axes: AxesOf) -> GlobalMean | None:
+    found = one_map(step, axes)
+    if found is None or step.kwargs:
+        return None
+    (number, spatial) = found
+    dims = {d % values[number].dim() for d in step.args[1] or ()}
+    return GlobalMean() if dims == set(spatial) else None
+
+
+def cat(step: Step, values: Values, axes: AxesOf) -> LocalOp | None:
     parts = step.args[0]
     spatial = set(axes.values())
     if len(spatial) != 1 or not all(isinstance(part, Ref) for part in parts):
@@ -41,7 +55,7 @@ def cat(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
     return LocalOp(tuple(numbers), of_all, run, run)
 
 
-def split(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
+def split(step: Step, values: Values, axes: AxesOf) -> LocalOp | None:
     found = one_map(step, axes)
     if found is None:
         return None
@@ -49,10 +63,10 @@ def split(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
     dim = (*step.args, 0)[2] % values[number].dim()
     if dim in (0, *spatial):
         return None
-    return place_by_place(step, [number], spatial, borrows=True)
+    return same_on_patches(step, [number], spatial)
 
 
-def permute(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
+def permute(step: Step, values: Values, axes: AxesOf) -> LocalOp | None:
     found = one_map(step, axes)
     if found is None:
         return None
@@ -67,12 +81,11 @@ def permute(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None
     after = tuple(order.index(a) for a in spatial)
     if order[0] != 0 or list(after) != sorted(after):
         return None
-    return place_by_place(step, [number], after, borrows=True)
+    return same_on_patches(step, [number], after)
 
 
-def view(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
-    """Other dimensions may be split and joined, in front of the spatial ones and
-    behind them."""
+def view(step: Step, values: Values, axes: AxesOf) -> LocalOp | None:
+    """Splits and joins dimensions before the spatial ones, and those after them."""
     found = one_map(step, axes)
     if found is None:
         return None
@@ -95,14 +108,14 @@ def view(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
     def run(maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         (x,) = maps
         size = x.shape[first : first + k]
-        moved = x.movedim(spatial, tuple(range(1, 1 + k)))
-        joined = moved.reshape(len(x), *size, *shape)
+        spatial_first = x.movedim(spatial, tuple(range(1, 1 + k)))
+        joined = spatial_first.reshape(len(x), *size, *shape)
         return (joined.movedim(tuple(range(1, 1 + k)), tuple(range(at, at + k))),)
 
-    return LocalOp((number,), tuple(range(at, at + k)), run, run, borrows=True)
+    return LocalOp((number,), tuple(range(at, at + k)), run, run)
 
 
-def copy(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
+def copy(step: Step, values: Values, axes: AxesOf) -> LocalOp | None:
     found = one_map(step, axes)
     if found is None:
         return None
@@ -110,4 +123,4 @@ def copy(step: Step, values: Any, axes: Mapping[int, Axes]) -> LocalOp | None:
     def run(maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return (maps[0],)
 
-    return LocalOp((found[0],), found[1], run, run, borrows=True)
+    return LocalOp((found[0],), found[1], run, run)
