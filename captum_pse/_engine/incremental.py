@@ -85,9 +85,8 @@ def incremental_scores(
         example.replay.keep_for(plans)
         largest = max(plans, key=lambda plan: plan.m)
         for chosen, plan in work:
-            if is_first or plan is largest:
-                # Once, two copies in one batch: a step may mix the examples of a batch.
-                example.check_copies(chosen, plan, 1 + (is_first and plan is largest))
+            # Once, two copies in one batch: a step may mix the examples of a batch.
+            example.check_copies(chosen, plan, 1 + (is_first and plan is largest))
         for chosen, plan in work:
             batches = Batches(min(most, copies_in(memory_limit, plan.bytes_per_copy)))
             for chunk, found in example.scores(chosen, plan, batches):
@@ -174,7 +173,7 @@ class _Example:
 
         def of(chunk: slice) -> Tensor:
             scores = self.all_scores(chosen, plan, chunk)
-            examples = torch.full((len(scores),), self.n)
+            examples = torch.full((len(scores),), self.n, device=scores.device)
             return self.ablation.select(scores, examples)
 
         return batches.each(plan.m, of)

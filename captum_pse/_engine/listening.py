@@ -68,7 +68,8 @@ class Listener(TorchDispatchMode):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 if i > 0:
                     raise NotTraceableError(f"{self.name} writes into an argument")
-                self._overwrite(args[0], used)
+                tensors = [x for x in tree_leaves((args, kwargs)) if is_map(x)]
+                self._overwrite(args[0], used, alone=len(tensors) == 1)
         returned = func(*args, **kwargs)
         if not any(isinstance(x, Tensor) for x in tree_leaves(returned)):
             raise NotTraceableError(f"{self.name} depends on the values of a tensor")
@@ -78,8 +79,12 @@ class Listener(TorchDispatchMode):
         self.steps.append(OpStep(self.name, func, known_args, known_kwargs, result))
         return returned
 
-    def _overwrite(self, x: Tensor, used: set[int]) -> None:
-        """Keeps a copy of a tensor that is written into, if the old value is needed."""
+    def _overwrite(self, x: Tensor, used: set[int], *, alone: bool) -> None:
+        """Keeps a copy of a tensor that is written into, if the old value is needed.
+
+        That is so unless the operation has no other tensor with dimensions: with one,
+        it may run on whole maps, whose unperturbed part is the old value.
+        """
         number = self.values.number(x)
         if number is None:
             raise NotTraceableError(f"{self.name} writes into the model")
@@ -90,8 +95,13 @@ class Listener(TorchDispatchMode):
             if value is not x and share_memory(value, x):
                 # A view of the same memory, which may be read around windows.
                 self.values.of[other] = value.clone()
-        if len(used) > 1 or number in self._used or self.is_read(number):
+        if not alone or len(used) > 1 or number in self._used or self.is_read(number):
             self.values.of[number] = x.clone()
+
+
+def is_map(value: Any) -> bool:
+    """Whether a value is a tensor with at least one dimension."""
+    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def share_memory(value: Any, x: Tensor) -> bool:

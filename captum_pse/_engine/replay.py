@@ -38,7 +38,7 @@ class Replay:
 
     def __init__(self, tape: Tape) -> None:
         self.tape = fold(tape)
-        self._rows: dict[int, Rows] = {}
+        self._rows: dict[tuple[int, Axes], Rows] = {}
 
     def plan(self, inputs: Sequence[Boxes | Anywhere | None], m: int) -> Plan:
         """How copies with these changes are evaluated; see :func:`make_plan`."""
@@ -78,9 +78,9 @@ class Replay:
 
     def rows(self, number: int, axes: Axes) -> Rows:
         """A map of the example as rows."""
-        if number not in self._rows:
-            self._rows[number] = Rows(self.tape.values[number], axes)
-        return self._rows[number]
+        if (number, axes) not in self._rows:
+            self._rows[number, axes] = Rows(self.tape.values[number], axes)
+        return self._rows[number, axes]
 
     def keep_for(self, plans: Sequence[Plan]) -> None:
         """Frees the maps of the example that none of the plans reads."""

@@ -1,7 +1,8 @@
 """Maps as rows, one for each position, and the row numbers of windows.
 
-Row numbers depend only on the windows. A plan computes those of all its copies once, on
-the map's device; a batch of copies takes a slice, so that no batch waits for the CPU.
+Row numbers depend only on the windows. A plan computes those of its copies once, in
+blocks, on the map's device; a batch of copies takes a slice, so that it does not wait
+for the CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from captum_pse._engine.windows import Windows
 
 #: Stands for the row of a position beyond the map; larger than any map.
 OUTSIDE = 1 << 40
+#: Copies whose row numbers are kept at a time. More would take as much memory as maps.
+BLOCK = 1024
 
 
 class RowIndex:
@@ -38,21 +41,34 @@ class RowIndex:
         self.area = math.prod(self.size)
         self.is_inside = windows.inside(extent)
         self._windows, self._extent = windows, tuple(extent)
-        self._parts: dict[torch.device, list[Tensor]] = {}
+        self._blocks: dict[torch.device, tuple[range, list[Tensor]]] = {}
 
     def of(self, chunk: slice, device: torch.device) -> Tensor:
         """int64 ``(B, area)`` of some copies; at least ``OUTSIDE`` beyond the map."""
-        if device not in self._parts:
-            self._parts[device] = self._compute(device)
-        first, *others = (part[chunk] for part in self._parts[device])
+        start, stop, _ = chunk.indices(len(self._windows.origin))
+        block, parts = self._blocks.get(device, (range(0), []))
+        if start < block.start or stop > block.stop or not parts:
+            block = self._block(start, stop)
+            parts = self._compute(block, device)
+            self._blocks[device] = block, parts
+        some = slice(start - block.start, stop - block.start)
+        first, *others = (part[some] for part in parts)
         for part in others:
             first = first + part
         return first.reshape(-1, self.area)
 
-    def _compute(self, device: torch.device) -> list[Tensor]:
+    def _block(self, start: int, stop: int) -> range:
+        """The copies to compute at once: all if they are few, else those from here."""
+        m = len(self._windows.origin)
+        if m <= BLOCK:
+            return range(m)
+        return range(start, max(stop, min(start + BLOCK, m)))
+
+    def _compute(self, block: range, device: torch.device) -> list[Tensor]:
         parts, n_axes = [], len(self.size)
+        origin = self._windows.origin[block.start : block.stop]
         for a, n in enumerate(self._extent):
-            at = self._windows.origin[:, a, None] + np.arange(self.size[a])
+            at = origin[:, a, None] + np.arange(self.size[a])
             rows = at * math.prod(self._extent[a + 1 :])
             rows = np.where((at >= 0) & (at < n), rows, OUTSIDE)
             shape = [self.size[a] if a == b else 1 for b in range(n_axes)]

@@ -155,8 +155,8 @@ class StructuredAttack(Perturbation):
 
         Returns:
             *Tensor or tuple[Tensor, ...]*: The adversarial inputs, in the shapes of
-            ``inputs``. Where no perturbation succeeded, the one with the smallest
-            missing margin.
+            ``inputs``. If no perturbation of an input succeeds, the one that came
+            closest to success (the smallest margin) is returned.
 
         Raises:
             TypeError: ``inputs`` are not floating-point tensors.

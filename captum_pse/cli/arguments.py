@@ -116,7 +116,8 @@ def regions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cell",
         type=positive_int,
-        help="side of a pixel group in pixels (default: size / 14)",
+        help="side of a pixel group in pixels (default: a 14th of the longer side of "
+        "the image)",
     )
 
 

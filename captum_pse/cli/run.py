@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv (sequence of str, optional): The words after ``captum-pse``. None takes
+        argv (sequence of str, optional): The words after ``captum-pse``. None means
             those of the process. Default: None
 
     Returns:

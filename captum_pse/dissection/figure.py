@@ -111,7 +111,7 @@ def plot_units(
         result (Dissection): The result of the method on ``dataset``.
         dataset (ConceptDataset): The data set that was dissected.
         layer (str): Name of the layer.
-        units (sequence of int, optional): Indices of the units; None takes the eight
+        units (sequence of int, optional): Indices of the units; None means the eight
             with the largest IoU. Default: None
         n_images (int, optional): Number of images for each unit, at most 8. Default: 5
 

@@ -140,7 +140,7 @@ class NetworkDissection:
             num_workers (int, optional): Number of processes that read images, as for
                 ``torch.utils.data.DataLoader``. Default: 0
             device (str or torch.device, optional): Device to which the images are
-                moved; None takes that of the model's parameters. Default: None
+                moved; None means that of the model's parameters. Default: None
             memory_limit (int, optional): Largest memory for the values that determine
                 the thresholds of one layer, in bytes. Above it, the thresholds come
                 from a histogram, to 0.2 %. Default: 512 MiB

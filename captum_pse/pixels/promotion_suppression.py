@@ -188,10 +188,11 @@ class PromotionSuppression(PerturbationAttribution):
                 :func:`captum_pse.default_feature_mask`: for images a grid of cells a
                 14th of the longer side wide, else single features. Default: None
             perturbations_per_eval (int, optional): Maximum number of groups, or of
-                points of the path, that one pass evaluates. A full pass has ``N`` times
-                as many examples, a pass of the incremental engine just as many. None
-                means as many as fit ``memory_limit``. If memory runs out, the number is
-                halved. Default: None
+                points of the path, that one pass evaluates. A full pass
+                evaluates that many copies of all ``N`` examples, a pass of the
+                incremental engine that many copies of one example. None means as many
+                as fit ``memory_limit`` (on a CPU, the incremental engine takes at most
+                32). If memory runs out, the number is halved. Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default:
                 False
 

@@ -46,7 +46,8 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         \text{promotion} = F(x', t) - F(x_0, t), \qquad
         \text{suppression} = F(x_0, t_0) - F(x', t_0).
 
-    ``F = max(sum_k w_k A_k, 0)``, where ``method`` defines the weights ``w_k``:
+    ``F = max(sum_k w_k A_k, 0)`` (without the max if ``relu`` is
+    False), where ``method`` defines the weights ``w_k``:
 
     - ``"cam"`` (Zhou et al. 2016): the row of class c of a linear head that follows a
       global average pool of the layer. Needs no gradient.

@@ -77,7 +77,7 @@ def explain(
         out (str or Path): The folder of the results, created if it is missing.
         level (str, optional): ``"pixel"`` for :class:`captum_pse.PromotionSuppression`,
             ``"image"`` for :class:`captum_pse.AdversarialCAM`. Default: ``"pixel"``
-        cell (int, optional): Side of a pixel group in pixels. None takes
+        cell (int, optional): Side of a pixel group in pixels. None means
             :func:`captum_pse.default_feature_mask`. Default: None
         method (str, optional): Method of the pixel groups, ``"exact"`` or
             ``"gradient"``; see :class:`captum_pse.PromotionSuppression`.

@@ -66,7 +66,7 @@ def explain_units(
             It is moved to ``device``.
         pairs (AdversarialPair): Pairs of one image input ``(N, C, H, W)``.
         out (str or Path): The folder of the results, created if it is missing.
-        layers (sequence of str, optional): Names of the layers. None takes the last
+        layers (sequence of str, optional): Names of the layers. None means the last
             layer with a spatial output. Default: None
         concepts (ConceptDataset, optional): Images with concepts, in the form that the
             model takes. Default: None

@@ -89,13 +89,13 @@ def study(
         attacks (mapping): The pairs of each attack, by name. Each has one image input
             ``(N, C, H, W)`` in [0, 1].
         out (str or Path): The folder of the results, created if it is missing.
-        layers (sequence of str, optional): Layers whose units are measured. None takes
+        layers (sequence of str, optional): Layers whose units are measured. None means
             the last layer with a spatial output. Default: None
         concepts (ConceptDataset, optional): Images with concepts, in the form that the
             model takes. Default: None
-        layer (str, optional): Layer of the class activation maps. None takes the last
+        layer (str, optional): Layer of the class activation maps. None means the last
             layer with a spatial output. Default: None
-        cell (int, optional): Side of a pixel group in pixels. None takes
+        cell (int, optional): Side of a pixel group in pixels. None means
             :func:`captum_pse.default_feature_mask`. Default: None
         adaptive_eps (float, optional): Largest change of a pixel by the adaptive
             attack, in [0, 1] units. Default: 2/255

@@ -134,11 +134,11 @@ class DissectionSensitivity(
             baselines (Tensor or tuple[Tensor, ...]): The natural ``x0``, in the same
                 shape, dtype and device; or one natural example, ``(1, ...)``, for all.
             target (int, tuple, list or Tensor, optional): The attack label ``t``, in
-                the formats of :class:`captum_pse.PromotionSuppression`; None takes the
+                the formats of :class:`captum_pse.PromotionSuppression`; None means the
                 prediction on ``inputs``. The change does not depend on the labels; the
                 result records them. Default: None
             true_target (int, tuple, list or Tensor, optional): The true label ``t0``;
-                None takes the prediction on ``baselines``. If both labels are None,
+                None means the prediction on ``baselines``. If both labels are None,
                 the two predictions may be equal. Default: None
             component (str, optional): ``"change"``, ``"promotion"`` or
                 ``"suppression"``. Default: ``"change"``

@@ -106,11 +106,11 @@ def harden(
 ) -> Hardened:
     """Masks the units that attacks change most, and selects their number.
 
-    Units are ranked by their mean sensitivity to ``pairs``. Chooses the number of
-    masked units with the highest robust accuracy at a clean-accuracy loss of at most
-    ``max_loss``; ties go to fewer units; no units if nothing improves. Robust accuracy
-    is that under an adaptive attack on the masked model. It is then measured again on
-    the pairs of ``judge``, which were not used for selection.
+    Units are ranked by their mean sensitivity to ``pairs``. The number of masked
+    units is the one with the highest accuracy under an adaptive attack on the masked
+    model, among those that lose at most ``max_loss`` of the clean accuracy. Ties go to
+    fewer units; if nothing improves, no unit is masked. The accuracy is then measured
+    again on ``judge``, whose pairs were not used for the selection.
 
     Args:
         model (nn.Module): The model, in evaluation mode. It is not changed.
@@ -118,9 +118,9 @@ def harden(
         pairs (AdversarialPair): Pairs for the selection, with class labels.
         judge (AdversarialPair): Pairs for the evaluation, with other natural inputs.
         attack (Callable, optional): An adaptive attack, as for
-            :func:`captum_pse.evaluate_masking`. None is targeted PGD towards the pairs'
-            attack labels, with 10 steps and a largest change of 2/255, for images in
-            [0, 1]. Default: None
+            :func:`captum_pse.evaluate_masking`. None means targeted PGD towards the
+            pairs' attack labels: 10 steps, L-infinity norm 2/255, images in [0, 1].
+            Default: None
         counts (sequence of int, optional): Numbers of units to try; None tries 1, 2, 5,
             10 and 20 percent of the units. Default: None
         max_loss (float, optional): Largest loss of clean accuracy, in [0, 1].

@@ -120,8 +120,8 @@ def relate(
         {\sqrt{(1 - \rho_{xz}^2)(1 - \rho_{yz}^2)}},
 
     the correlation of the residuals of x and y after regressing out z. The p-value of
-    rho permutes x, that of the partial correlation permutes the residuals of x; both
-    are two-sided. Signed sensitivities (norm ``"mean"``) enter as absolute values.
+    rho comes from permutations of x, and that of the partial correlation from
+    permutations of the residuals of x. Both are two-sided. Signed sensitivities (norm ``"mean"``) enter as absolute values.
 
     Source: the question is from Xu et al., arXiv:1904.02057; detectors and IoU are from
     Bau et al., "Network Dissection", CVPR 2017.
@@ -131,7 +131,7 @@ def relate(
             of the dissection.
         dissection (Dissection): A dissection of the same model.
         tops (iterable of int, optional): Numbers of most sensitive units in which to
-            count detectors; equally sensitive units are ordered by index. None takes
+            count detectors; equally sensitive units are ordered by index. None means
             those of 10, 20 and 50 that are smaller than the number of units.
             Default: None
         permutations (int, optional): Number of permutations. Default: 9999

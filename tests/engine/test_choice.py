@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -172,3 +173,33 @@ def test_out_of_memory_halves_the_batch():
 
     with pytest.raises(RuntimeError, match="other"):
         list(Batches(4).each(4, broken))
+
+
+class Masked(nn.Module):
+    """Writes into a map, with a constant that differs between positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(k, 8, 3, padding=1) for k in (3, 8))
+        self.head = nn.Linear(8, 5)
+        self.register_buffer("mask", torch.rand(1, 1, 24, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.second(self.first(x).mul_(self.mask)).tanh()
+        return self.head(maps.mean((2, 3)))
+
+
+def test_sizes_of_groups_that_the_first_example_lacks():
+    """Every plan of every example is checked, and a value that is written into keeps
+    its old content where windows are pasted into it."""
+    model = Masked().double().eval()
+    x, x0 = torch.rand(2, 2, 3, 24, 24).double()
+    board = (torch.arange(24)[:, None] + torch.arange(24)) % 2
+    mask = board.repeat(2, 1, 1, 1)
+    mask[1, 0, 5, 5] = 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ablate(model, x, x0, mask)
+    assert found.engine == "incremental"
+    wanted = ablate(model, x, x0, mask, "dense")
+    torch.testing.assert_close(found.scores, wanted.scores, rtol=0, atol=1e-12)

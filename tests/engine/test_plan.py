@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -56,9 +58,9 @@ def test_row_numbers_are_computed_once_for_all_batches(replay, plan, monkeypatch
     computed: list[RowIndex] = []
     compute = RowIndex._compute
 
-    def counted(self: RowIndex, device: torch.device) -> list[Tensor]:
+    def counted(self: RowIndex, *args: Any) -> list[Tensor]:
         computed.append(self)
-        return compute(self, device)
+        return compute(self, *args)
 
     monkeypatch.setattr(RowIndex, "_compute", counted)
     run(replay, plan)
@@ -83,11 +85,9 @@ def test_row_numbers_are_on_the_device_of_the_map():
     device = torch.device("meta")
     index = RowIndex(Windows(np.array([[0, 1], [2, 3]]), (2, 2)), [5, 5])
     assert index.of(slice(0, 2), device).device == device
-    assert [part.device for part in index._parts[device]] == [device, device]
-    assert [tuple(part.shape) for part in index._parts[device]] == [
-        (2, 2, 1),
-        (2, 1, 2),
-    ]
+    _, parts = index._blocks[device]
+    assert [part.device for part in parts] == [device, device]
+    assert [tuple(part.shape) for part in parts] == [(2, 2, 1), (2, 1, 2)]
 
 
 def test_windows_stick_out_of_regions_and_regions_out_of_maps(plan):
@@ -107,3 +107,18 @@ def test_rows_outside():
     index = RowIndex(Windows(np.array([[-1, 2]]), (2, 2)), [3, 3])
     rows = index.of(slice(0, 1), torch.device("cpu"))
     assert (rows >= OUTSIDE).tolist() == [[True, True, False, True]]
+
+
+def test_many_copies_keep_the_row_numbers_of_a_block(monkeypatch):
+    """Blocks, batches across their ends and steps back give the same numbers."""
+    monkeypatch.setattr("captum_pse._engine.rows.BLOCK", 5)
+    origin = np.random.default_rng(0).integers(-2, 9, (M, 2))
+    windows, extent, cpu = Windows(origin, (3, 2)), (9, 10), torch.device("cpu")
+    index, whole = RowIndex(windows, extent), RowIndex(windows, extent)
+    monkeypatch.setattr("captum_pse._engine.rows.BLOCK", M)
+    expected = whole.of(slice(0, M), cpu)
+    monkeypatch.setattr("captum_pse._engine.rows.BLOCK", 5)
+    for some in (slice(0, 4), slice(4, 8), slice(8, 12), slice(2, 9), slice(11, 20)):
+        assert torch.equal(index.of(some, cpu), expected[some])
+    block, parts = index._blocks[cpu]
+    assert len(block) == len(parts[0]) < M

@@ -426,7 +426,8 @@ def test_what_a_model_computes_is_part_of_the_run():
     assert len(digests) == 2
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("captum_pse.demo.pairs.make_pairs", lambda n: make_pairs(1))
     out = tmp_path / "out"
     command = [
         "study", "--model", "captum_pse.demo:load_model", "--out", str(out), "--pairs",

@@ -39,7 +39,7 @@ def _dissection(parser: argparse.ArgumentParser) -> None:
         "--min-iou",
         type=float,
         default=MIN_IOU,
-        help=f"smallest IoU of a detector (default: {MIN_IOU})",
+        help=f"a unit with a larger IoU is a detector (default: {MIN_IOU})",
     )
 
 
