@@ -4,9 +4,8 @@ A plugin for Captum. The methods are those of Xu et al., "Interpreting Adversari
 Examples by Activation Promotion and Suppression", arXiv:1904.02057.
 """
 
-from importlib.metadata import version
-
 from captum_pse._engine.choice import EngineWarning
+from captum_pse._io.manifest import package_version
 from captum_pse.attacks.structured import StructuredAttack
 from captum_pse.comparison.agreement import Agreement, agreement
 from captum_pse.comparison.paired_attribution import PairedAttribution
@@ -42,7 +41,7 @@ from captum_pse.units.relation import Relation, relate
 from captum_pse.units.result import UnitDecomposition
 from captum_pse.units.sensitivity import UnitSensitivity
 
-__version__ = version("captum-pse")
+__version__ = package_version()
 
 __all__ = [
     "AdversarialCAM",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from captum_pse._model.layers import last_spatial_layer, layer_names
 from captum_pse._model.normalized import Normalized, named_layers
 from captum_pse._model.positions import Positions
 from captum_pse.pairs.scored import ScoredPair
+from captum_pse.reports.explain import explain
 
 #: The labels of these tests differ from the models' predictions.
 pytestmark = pytest.mark.filterwarnings("ignore::captum_pse.PredictionWarning")
@@ -184,7 +186,8 @@ def test_a_scored_pair_is_not_scored_again() -> None:
     n_before = len(calls)
     calls.clear()
     found = pse.refine(model, result.pair, **options)
-    assert len(calls) == n_before - 2
+    # One pass checks that the pair is of this model.
+    assert len(calls) == n_before - 1
     assert torch.equal(found.reaches, again.reaches)
     torch.testing.assert_close(
         found.smallest_fraction, again.smallest_fraction, equal_nan=True
@@ -196,5 +199,77 @@ def test_a_scored_pair_is_not_scored_again() -> None:
     other = net()
     with torch.no_grad():
         other.head.bias.add_(1)
-    with pytest.raises(ValueError, match="scores of another model"):
+    with pytest.raises(ValueError, match="other scores than those of forward_func"):
         pse.refine(other, result.pair, **options)
+
+
+def scored_by(model: nn.Module) -> tuple[ScoredPair, torch.Tensor]:
+    x0 = torch.rand(2, 3, 6, 6)
+    result = pse.PromotionSuppression(model).decompose(x0.flip(3), x0, 0, 1)
+    return result.pair, (x0.flip(3) - x0).abs()
+
+
+class Masked(nn.Module):
+    """One class can never be predicted: its score is far from the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.net(x)
+        return torch.cat([scores, torch.full_like(scores[:, :1], -1e4)], dim=1)
+
+
+def test_other_models_are_told_from_the_one_that_scored() -> None:
+    one, other = Masked().eval(), Masked().eval()
+    pair, scores = scored_by(one)
+    pse.refine(one, pair, scores=scores)
+    with pytest.raises(ValueError, match="other scores than those"):
+        pse.refine(other, pair, scores=scores)
+    # Some pixels are in no group: nothing of the perturbation is kept there.
+    some = pse.grid_mask((6, 6), cell=3).where(torch.arange(6) < 3, -1)
+    with pytest.raises(ValueError, match="other scores than those"):
+        pse.refine(other, pair, scores=scores, feature_mask=some)
+    fewer = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    pair, scores = scored_by(net())
+    with pytest.raises(ValueError, match=r"other scores|want 0 to 1"):
+        pse.refine(fewer.eval(), pair, scores=scores)
+
+
+def test_a_scored_pair_does_not_open_the_door_to_batch_norm_in_training() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(),
+                          nn.Linear(64, 3)).eval()  # fmt: skip
+    pair, scores = scored_by(model)
+    before = model[1].num_batches_tracked.clone()
+    model.train()
+    with pytest.raises(ValueError, match=r"want model\.eval"):
+        pse.refine(model, pair, scores=scores)
+    assert model[1].num_batches_tracked == before
+
+
+def test_a_model_with_random_scores_is_explained(
+    tmp_path: Path, demo_pairs: pse.AdversarialPair
+) -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = demo.load_model()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.net(x + 0.05 * torch.randn_like(x))
+            return scores
+
+    records = explain(Noisy().eval(), demo_pairs.select([0]), tmp_path, cell=32)
+    assert len(records) == 1
+
+
+def test_positions_of_other_types() -> None:
+    for options, message in (
+        ({"channel_dim": True}, "channel_dim: got True"),
+        ({"channel_dim": "x"}, "channel_dim: got 'x'"),
+        ({"channel_dim": -1, "grid": 4}, "grid: got 4"),
+        ({"channel_dim": -1, "grid": ()}, r"grid: got \(\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            Positions.of(**options)

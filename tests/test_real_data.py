@@ -22,8 +22,9 @@ def test_the_model_says_the_labels(data, squeezenet, attack):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("masks", ["shared", "per example"])
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    ("n", "masks"), [(1, "shared"), (2, "shared"), (2, "per example")]
+)
 def test_equals_two_feature_ablations(data, squeezenet, attack, masks, n, request):
     every = request.config.getoption("--all-pairs")
     pairs = AdversarialPair.load(data / "imagenet" / f"pairs_{attack}.npz")

@@ -149,7 +149,7 @@ def test_features_in_no_group_are_blank(tmp_path):
         x0 + 0.1, x0, 1, 2, feature_mask=mask
     )
     figure = result.plot()
-    figure.savefig(tmp_path / "figure.png", dpi=40)
+    figure.save(tmp_path / "figure.png", dpi=40)
     for name in ("promotion of", "suppression of", "ratio", "type"):
         drawn = np.ma.filled(titled(figure, name).images[0].get_array(), np.nan)
         assert np.isnan(drawn[4:]).all(), name
@@ -174,7 +174,7 @@ def test_any_name_draws(name, shown, draw, tmp_path):
         x0 + 0.1, x0, 1, 2
     )
     figure = draw(result, title=name, class_names=[name] * 3)
-    figure.savefig(tmp_path / "figure.png", dpi=40)
+    figure.save(tmp_path / "figure.png", dpi=40)
     headline = figure._suptitle if draw is plot_pair else figure.axes[0].title
     assert headline.get_text().startswith(f"{shown}: true {shown} (2), attacked")
     with pytest.raises(ValueError, match="class_names: got 1, want one for"):
@@ -199,7 +199,7 @@ def test_every_map_draws(delta, scale, channels, tmp_path):
         x0 + delta[:, :channels], x0, 1, 0
     )
     figure = result.plot()
-    figure.savefig(tmp_path / "figure.png", dpi=40)
+    figure.save(tmp_path / "figure.png", dpi=40)
     noted = "rescaled from" in titled(figure, "natural").get_title()
     outside = bool(((result.inputs[0] < 0) | (result.inputs[0] > 1)).any())
     assert noted == (outside or scale > 1)

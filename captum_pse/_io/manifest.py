@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 
@@ -41,13 +41,21 @@ def manifest(
     return first | checked_settings(settings, first)
 
 
+def package_version() -> str:
+    """The version of this package; ``"unknown"`` if it is not installed."""
+    try:
+        return version("captum-pse")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     import captum
     import torch
 
     return {
-        "captum_pse": version("captum-pse"),
+        "captum_pse": package_version(),
         "captum": captum.__version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),

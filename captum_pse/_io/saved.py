@@ -106,26 +106,22 @@ def check_format(name: str, path: Any, manifest: Any, wanted: str, *older: str) 
         )
 
 
-def renamed(tree: Any, names: Mapping[str, str]) -> Any:
-    """Renames the keys of nested dicts and lists, for files of older formats.
+def renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The same values by other keys, for files of older formats.
 
     Args:
-        tree (Any): Plain JSON.
+        values (mapping): By the old keys.
         names (mapping): From regular expressions, each of which matches an old key
             completely, to new keys, as in ``re.sub``. The first match counts.
     """
-    if isinstance(tree, Mapping):
-        found = {}
-        for key, value in tree.items():
-            for old, new in names.items():
-                key, n = re.subn(rf"^(?:{old})$", new, key)
-                if n:
-                    break
-            found[key] = renamed(value, names)
-        return found
-    if isinstance(tree, list):
-        return [renamed(item, names) for item in tree]
-    return tree
+    found = {}
+    for key, value in values.items():
+        for old, new in names.items():
+            key, n = re.subn(rf"^(?:{old})$", new, key)
+            if n:
+                break
+        found[key] = value
+    return found
 
 
 def number(prefix: str, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -28,7 +28,10 @@ class Positions(NamedTuple):
 
     @classmethod
     def of(
-        cls, channel_dim: int, grid: Sequence[int] | None, num_prefix_tokens: int
+        cls,
+        channel_dim: int,
+        grid: Sequence[int] | None = None,
+        num_prefix_tokens: int = 0,
     ) -> Positions:
         """From the arguments of a method, checked.
 
@@ -36,6 +39,8 @@ class Positions(NamedTuple):
             TypeError, ValueError: An argument is not valid.
         """
         check_int("num_prefix_tokens", num_prefix_tokens, 0)
+        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
+            raise TypeError(f"channel_dim: got {channel_dim!r}, want an int")
         if channel_dim == 0:
             raise ValueError("channel_dim: got 0, the batch, want another dimension")
         if grid is None:
@@ -45,6 +50,8 @@ class Positions(NamedTuple):
                     "the grid of the other tokens as well"
                 )
             return cls(channel_dim)
+        if not isinstance(grid, Sequence) or not grid:
+            raise TypeError(f"grid: got {grid!r}, want a sequence of ints")
         for side in grid:
             check_int("grid", side, 1)
         return cls(channel_dim, tuple(grid), num_prefix_tokens)

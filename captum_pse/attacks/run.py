@@ -39,9 +39,9 @@ class AttackResult(NamedTuple):
 def run_attack(
     attack: Any,
     natural: Tensor,
-    true_label: Label | None,
-    attack_label: Label | None,
     *,
+    attack_label: Label | None,
+    true_label: Label | None,
     model: Any,
     batch_size: int | None,
     show_progress: bool,

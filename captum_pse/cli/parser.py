@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
 
+from captum_pse._io.manifest import package_version
 from captum_pse.cli import commands as _commands  # noqa: F401 - registers them
 from captum_pse.cli.registry import COMMANDS, Command
 
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_main_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=version("captum-pse"))
+    parser.add_argument("--version", action="version", version=package_version())
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
         subparser = subparsers.add_parser(

@@ -59,10 +59,15 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, str]:
     """The columns that hold no names."""
     return {
         "holds": _holds(record),
-        "dZ true": f"{-record['true_score_loss']:+.2f}",
-        "dZ attack": f"{record['attack_score_gain']:+.2f}",
+        "dZ true": _number(-record["true_score_loss"], "+"),
+        "dZ attack": _number(record["attack_score_gain"], "+"),
         **_level_columns(record),
     }
+
+
+def _number(value: float, sign: str = "") -> str:
+    """With two decimals, unless that is long."""
+    return f"{value:{sign}.2f}" if abs(value) < 1e5 else f"{value:{sign}.3g}"
 
 
 def _holds(record: Mapping[str, Any]) -> str:
@@ -85,6 +90,6 @@ def _level_columns(record: Mapping[str, Any]) -> dict[str, str]:
     initials = "/".join(kind.name[0] for kind in TYPES)
     counts = "/".join(str(record[kind.column]) for kind in TYPES)
     return {
-        **{short: f"{record[name]:.2f}" for short, name in names.items()},
+        **{short: _number(record[name]) for short, name in names.items()},
         f"types {initials}": counts,
     }

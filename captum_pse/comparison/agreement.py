@@ -152,7 +152,7 @@ def agreement(
             continue
         rows = values.numpy()
         rho = [[rank_correlation(a, b) for b in rows] for a in rows]
-        correlations.append(torch.tensor(rho))
+        correlations.append(torch.tensor(rho).float())
         chosen = torch.zeros_like(values)
         order = values.argsort(dim=1, descending=True, stable=True)[:, :top]
         chosen.scatter_(1, order, 1)

@@ -197,16 +197,15 @@ class AdversarialPair:
         """
         from captum_pse.attacks.run import run_attack
 
-        n = len(natural) if isinstance(natural, Tensor) else 0
-        if names and len(names) != n:
+        if names and isinstance(natural, Tensor) and len(names) != len(natural):
             raise ValueError(
-                f"names: got {len(names)}, want one for each of {n} examples"
+                f"names: got {len(names)}, want one for each of {len(natural)} examples"
             )
         found = run_attack(
             attack,
             natural,
-            true_label,
-            attack_label,
+            attack_label=attack_label,
+            true_label=true_label,
             model=model,
             batch_size=batch_size,
             show_progress=show_progress,

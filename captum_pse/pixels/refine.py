@@ -10,10 +10,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_pse._model.checks import check_fraction
-from captum_pse._model.forward import ForwardFunc, forward_args, run_forward
-from captum_pse._model.targets import Label, exact, predicted_class
+from captum_pse._model.forward import (
+    ForwardFunc,
+    first_scores,
+    forward_args,
+    run_forward,
+)
+from captum_pse._model.targets import Label, check_index, exact, predicted_class
 from captum_pse.groups.groups import Groups, fits
-from captum_pse.pairs.labels import PairLabels
 from captum_pse.pairs.scored import ScoredPair, Sides, score_pair
 from captum_pse.pixels.refinement import (
     FRACTIONS,
@@ -90,9 +94,6 @@ def refine(
         >>> refinement.reaches.tolist()
         [[False, False, False], [True, True, True]]
     """
-    wanted = tuple(check_fraction("fractions", f) for f in fractions)
-    if not wanted:
-        raise ValueError("fractions: got none, want at least one")
     args = forward_args(additional_forward_args)
     if isinstance(inputs, ScoredPair):
         if not (baselines is target is true_target is None):
@@ -101,12 +102,40 @@ def refine(
                 "pair, which has them"
             )
         pair = inputs
+        Groups.of(feature_mask, pair.inputs)
+        _check_same_model(pair, first_scores(forward_func, pair.inputs, args))
     else:
         if baselines is None:
             raise TypeError("baselines: got None, want the natural inputs")
         sides = Sides.of(inputs, baselines)
         Groups.of(feature_mask, sides.inputs)
         pair = score_pair(forward_func, sides, target, true_target, args)
+    return refine_scored(
+        forward_func,
+        pair,
+        scores=scores,
+        fractions=fractions,
+        feature_mask=feature_mask,
+        args=args,
+        show_progress=show_progress,
+    )
+
+
+@torch.no_grad()
+def refine_scored(
+    forward_func: ForwardFunc,
+    pair: ScoredPair,
+    *,
+    scores: Tensor | tuple[Tensor, ...],
+    fractions: Sequence[float] = FRACTIONS,
+    feature_mask: Tensor | tuple[Tensor, ...] | None = None,
+    args: tuple[Any, ...] = (),
+    show_progress: bool = False,
+) -> Refinement:
+    """As :func:`refine`, for a pair that was just scored by this model."""
+    wanted = tuple(check_fraction("fractions", f) for f in fractions)
+    if not wanted:
+        raise ValueError("fractions: got none, want at least one")
     xs, naturals, labels = pair.inputs, pair.baselines, pair.labels
     groups = Groups.of(feature_mask, xs)
     sizes = groups.sizes(xs)
@@ -127,8 +156,6 @@ def refine(
         kept = kept_inputs(xs, naturals, groups, ranks < counts)
         # A copy, since the model may overwrite its inputs.
         outputs = run_forward(forward_func, tuple(x.clone() for x in kept), args)
-        if pair is inputs and all(map(torch.equal, kept, xs)):
-            _check_same_model(labels, outputs)
         passes.update()
         return kept, predicted_class(outputs, labels.target)
 
@@ -169,18 +196,22 @@ def refine(
     )
 
 
-def _check_same_model(labels: PairLabels, scores: Tensor) -> None:
-    """Raises ValueError if a scored pair has scores of another model.
+def _check_same_model(pair: ScoredPair, scores: Tensor) -> None:
+    """Raises ValueError unless the scores of ``x'`` are those of the pair.
 
-    The scores may differ by rounding, which depends on the batch size.
+    They may differ by rounding, which depends on the batch size.
     """
-    examples = torch.arange(len(scores))
-    found = exact(labels.select(scores, examples)).to(labels.adversarial_scores)
-    spread = float(scores.max() - scores.min())
-    if float((found - labels.adversarial_scores).abs().max()) > 1e-2 * spread:
+    labels = pair.labels
+    check_index("target", labels.target, scores)
+    check_index("true_target", labels.true_target, scores)
+    found = exact(labels.select(scores, torch.arange(len(scores))))
+    known = labels.adversarial_scores.to(found)
+    size = max(float(known.abs().max()), float(labels.natural_scores.abs().max()))
+    tolerance = max(1e-3, 16 * torch.finfo(scores.dtype).eps) * size
+    if not float((found - known).abs().max()) <= tolerance:
         raise ValueError(
-            "inputs: got a pair with scores of another model, want one scored by "
-            "forward_func"
+            "inputs: got a pair with other scores than those of forward_func, want one "
+            "that it scored; if its scores are random, pass inputs and baselines"
         )
 
 

@@ -287,10 +287,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         self, scores: Tensor, activations: list[Tensor], labels: PairLabels
     ) -> list[tuple[Tensor, Tensor]]:
         """The maps of t and of t0 at each layer, each for ``x0`` and then ``x'``."""
-        make = {
-            "gradcam": _class_maps.gradcam,
-            "gradcam++": _class_maps.gradcam_plus_plus,
-        }[self.method]
+        make = _class_maps.GRADIENT_MAPS[self.method]
         with torch.enable_grad():
             # Examples are independent, so the gradient of the sum of their scores is
             # the gradient of each example's own score.

@@ -41,6 +41,10 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1, keepdim=True)
 
 
+#: Of each method that needs gradients, its function.
+GRADIENT_MAPS = {"gradcam": gradcam, "gradcam++": gradcam_plus_plus}
+
+
 def cam(activations: Tensor, weights: Tensor) -> Tensor:
     """CAM (Zhou et al. 2016): ``sum_k W_ck A_k``, with rows ``(N, K)`` of the head."""
     shape = (*weights.shape, *(1,) * (activations.dim() - 2))

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from captum_pse._drawing.figure import Figure
 from captum_pse._drawing.images import Array, display_pair, positive, to_numpy
 from captum_pse._drawing.panels import bare, colour_bar, draw_map, existing, headline
+from captum_pse.groups.types import COLORS
 from captum_pse.regions.interpretability import PERCENTILE
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def plot_regions(
         _draw_over(ax, image, values, top, low, text)
         mask = to_numpy(score.mask[example, 0])
         if 0 < mask.mean() < 1:
-            ax.contour(mask, levels=[0.5], colors="#e66101", linewidths=1.2)
+            ax.contour(mask, levels=[0.5], colors=COLORS["promotion"], linewidths=1.2)
     # Suppression is purple and promotion orange, as in the figures of pixel groups.
     for ax, values, name, cmap in (
         (axes[0, 2], suppression, "suppression of the true label", "PuOr"),

@@ -19,7 +19,7 @@ from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pairs.scored import check_pairs
 from captum_pse.pixels.figure import plot_refinements
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
-from captum_pse.pixels.refine import refine
+from captum_pse.pixels.refine import refine_scored
 from captum_pse.pixels.refinement import Curve, Refinement, mean_curve
 from captum_pse.pixels.result import PixelDecomposition, PixelMethod
 from captum_pse.regions.adversarial_cam import AdversarialCAM
@@ -167,7 +167,9 @@ def _by_groups(
             *pair, feature_mask=mask, perturbations_per_eval=batch_size
         )
         effect = result.attribution("effect")
-        return result, refine(model, result.pair, scores=effect, feature_mask=mask)
+        return result, refine_scored(
+            model, result.pair, scores=effect, feature_mask=mask
+        )
 
     names = ("eps", "threshold", "method", "n_steps")
     return explained, {name: getattr(groups, name) for name in names}

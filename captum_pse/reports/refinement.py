@@ -20,7 +20,7 @@ from captum_pse.pairs.scored import check_pairs
 from captum_pse.pixels.figure import plot_refinements
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
 from captum_pse.pixels.rankings import group_rankings
-from captum_pse.pixels.refine import refine
+from captum_pse.pixels.refine import refine_scored
 from captum_pse.pixels.refinement import Refinement, join
 from captum_pse.regions.adversarial_cam import AdversarialCAM
 
@@ -75,7 +75,9 @@ def refine_pairs(
             )
             rankings = group_rankings(found, maps.decompose(*pair), generator)
             for name, scores in rankings.items():
-                refined = refine(model, found.pair, scores=scores, feature_mask=mask)
+                refined = refine_scored(
+                    model, found.pair, scores=scores, feature_mask=mask
+                )
                 refinements.setdefault(name, []).append(refined)
     results = {name: join(refined) for name, refined in refinements.items()}
     rows = [

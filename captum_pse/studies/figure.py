@@ -15,12 +15,8 @@ from captum_pse.groups.types import COLORS
 
 Rows = Sequence[Mapping[str, Any]]
 
-_TYPE_COLORS = {
-    "suppression": COLORS["suppression"],
-    "balanced": COLORS["balanced"],
-    "promotion": COLORS["promotion"],
-    "inactive": "#eeeeee",
-}
+# White bars would not be seen beside the page.
+_TYPE_COLORS = {**COLORS, "inactive": "#eeeeee"}
 _COUNTED = {
     "all": "of all groups",
     "above_median": "of groups above the median effect",

@@ -17,7 +17,7 @@ from captum_pse.pairs.labels import PredictionWarning
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
 from captum_pse.pixels.rankings import group_rankings
-from captum_pse.pixels.refine import refine
+from captum_pse.pixels.refine import refine_scored
 from captum_pse.regions.adversarial_cam import AdversarialCAM
 from captum_pse.regions.result import RegionDecomposition
 
@@ -72,7 +72,7 @@ def study_pair(
         summary = regions.summary()[0]
         generator = torch.Generator().manual_seed(seed)
         refined = {
-            name: refine(model, found.pair, scores=scores, feature_mask=mask)
+            name: refine_scored(model, found.pair, scores=scores, feature_mask=mask)
             for name, scores in group_rankings(found, regions, generator).items()
         }
     delta = found.inputs[0] - found.baselines[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -92,11 +93,7 @@ class Study:
             found = json.loads(path.read_text(encoding="utf-8"))
             manifest = found["manifest"]
             if isinstance(manifest, dict) and manifest.get("format") == _OLDER:
-                found = renamed(found, _RENAMED)
-                found["manifest"]["format"] = FORMAT
-                for row in found["tables"]["findings"]:
-                    if row["verdict"] == _OLDER_INCONCLUSIVE:
-                        row["verdict"] = INCONCLUSIVE
+                found = _of_older(found)
             study = cls(found["tables"], found["manifest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
@@ -138,3 +135,16 @@ class Study:
         if name == "refinement":
             return plot_refinement_curves(tables["refinement"])
         return plot_interpretability(tables["interpretability"], tables["correlation"])
+
+
+def _of_older(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A study of the older format, with the names of this one."""
+    manifest = {**renamed(found["manifest"], _RENAMED), "format": FORMAT}
+    tables = {
+        name: [renamed(row, _RENAMED) for row in rows]
+        for name, rows in renamed(found["tables"], _RENAMED).items()
+    }
+    for row in tables["findings"]:
+        if row["verdict"] == _OLDER_INCONCLUSIVE:
+            row["verdict"] = INCONCLUSIVE
+    return {"manifest": manifest, "tables": tables}

@@ -6,8 +6,7 @@
 - ``rankings``: the values by which units are ranked
 - ``relation``: whether sensitive units are interpretable
 - ``masking``: masks units; ``masked_copy``: a masked copy of a model
-- ``masking_curves``: accuracy as more units are masked; ``adaptive_attack``: attacks on
-  masked models
+- ``masking_curves``: accuracy as more units are masked, also under adaptive attacks
 - ``hardening``: masking as a defence
 - ``figure``: the figures
 """

@@ -16,7 +16,7 @@ from captum_pse._model.activations import scores_and_activations
 from captum_pse._model.checks import check_choice, check_positive_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
-from captum_pse._model.positions import check_channel_dim
+from captum_pse._model.positions import Positions, check_channel_dim
 from captum_pse._model.targets import Label
 from captum_pse._model.usage import log_usage
 from captum_pse.pairs.pair import AdversarialPair
@@ -107,9 +107,7 @@ class DissectionSensitivity(
             forward_func, self._layers if self._several else self._layers[0]
         )
         self._names = layer_names(forward_func, self._layers)
-        if channel_dim == 0:
-            raise ValueError("channel_dim: got 0, the batch, want another dimension")
-        self.channel_dim = channel_dim
+        self.channel_dim = Positions.of(channel_dim).channel_dim
 
     def get_name(self) -> str:
         """The method's name in Captum."""

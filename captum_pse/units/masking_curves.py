@@ -132,7 +132,10 @@ class MaskingCurves(SavedResult):
     def _of_contents(
         cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
     ) -> MaskingCurves:
-        return cls.of_record(renamed(settings, {"fresh(_low|_high)?": r"adaptive\1"}))
+        names = {"fresh(_low|_high)?": r"adaptive\1"}
+        rows = [renamed(row, names) for row in settings["rows"]]
+        outcomes = [[*key, renamed(of, names)] for *key, of in settings["outcomes"]]
+        return cls.of_record({**settings, "rows": rows, "outcomes": outcomes})
 
 
 #: The outcomes for each pair; ``adaptive`` only with an adaptive attack.

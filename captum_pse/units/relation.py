@@ -121,7 +121,8 @@ def relate(
 
     the correlation of the residuals of x and y after regressing out z. The p-value of
     rho comes from permutations of x, and that of the partial correlation from
-    permutations of the residuals of x. Both are two-sided. Signed sensitivities (norm ``"mean"``) enter as absolute values.
+    permutations of the residuals of x. Both are two-sided. Signed
+    sensitivities (norm ``"mean"``) enter as absolute values.
 
     Source: the question is from Xu et al., arXiv:1904.02057; detectors and IoU are from
     Bau et al., "Network Dissection", CVPR 2017.

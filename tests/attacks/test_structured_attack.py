@@ -59,7 +59,7 @@ def test_linear_model_reaches_the_optimum():
     with torch.no_grad():
         found = search(
             problem, Weights(tau, gamma, 15.0, 5.0), torch.zeros(1, 16),
-            torch.ones(1, 4), constant=1.0, steps=12, iterations=300,
+            torch.ones(1, 4), constant=1.0, steps=8, iterations=150,
             advance=lambda: None,
         )  # fmt: skip
     lengths = found.delta.reshape(4, 4).norm(dim=1).numpy()
@@ -71,7 +71,7 @@ def test_linear_model_reaches_the_optimum():
 def test_second_run_gives_the_smallest_norm_on_the_support():
     model, x0, mask, w = linear_case()
     x = StructuredAttack(model).perturb(
-        x0, 1, targeted=True, feature_mask=mask, search_steps=10, iterations=200
+        x0, 1, targeted=True, feature_mask=mask, search_steps=6, iterations=120
     )
     delta = (x - x0).detach()[0].double().numpy()
     support = np.repeat(optimum(w, model.lead, 3.0, 2.0) > 0, 4)
@@ -141,7 +141,7 @@ def test_iterates_are_those_of_a_plain_implementation():
 
 @pytest.mark.parametrize("targeted", [True, False])
 def test_images(targeted):
-    model, pair = load_model(), make_pairs(3)
+    model, pair = load_model(), make_pairs(2)
     x0 = pair.natural
     labels = pair.attack_label if targeted else pair.true_label
     epsilon = 0.2
@@ -161,7 +161,7 @@ def test_images(targeted):
 
 
 def test_features_in_no_group_stay():
-    model, pair = load_model(), make_pairs(2)
+    model, pair = load_model(), make_pairs(1)
     mask = grid_mask((64, 64), cell=8)
     mask = torch.where(mask % 2 == 0, mask, -1)
     x = StructuredAttack(model).perturb(

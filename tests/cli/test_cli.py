@@ -584,7 +584,7 @@ def test_interrupted_between_pairs(tmp_path, npz, capsys, monkeypatch, no_pictur
 
 
 WORK = {
-    "refine": (["refine"], "captum_pse.reports.refinement.refine"),
+    "refine": (["refine"], "captum_pse.reports.refinement.refine_scored"),
     "image": (
         ["explain", "--level", "image"],
         "captum_pse.reports.explain.AdversarialCAM.decompose",

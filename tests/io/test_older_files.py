@@ -85,3 +85,11 @@ def test_a_study() -> None:
     row, before = (study["masking"][0] for study in (found.tables, old["tables"]))
     assert row["adaptive"] == before["fresh"]
     assert found.plot("interpretability").axes
+
+
+def test_names_of_attacks_are_not_those_of_columns(tmp_path: Path) -> None:
+    study = json.loads((FOLDER / "study" / "study.json").read_text())
+    digests = {"baseline": "1", "fresh": "2", "expected": "3"}
+    study["manifest"]["digests"] = digests
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    assert pse.Study.load(tmp_path).manifest["digests"] == digests
