@@ -115,7 +115,7 @@ def renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
             completely, to new keys, as in ``re.sub``. The first match counts.
     """
     found = {}
-    for key, value in values.items():
+    for key, value in dict(values).items():
         for old, new in names.items():
             key, n = re.subn(rf"^(?:{old})$", new, key)
             if n:

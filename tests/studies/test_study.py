@@ -259,9 +259,9 @@ def test_two_processes_give_the_same_files(tmp_path, no_pictures, one_thread):
         "sys.exit(main(sys.argv[1:]))\n"
     )
     (tmp_path / "run.py").write_text(script)
-    make_pairs(3).save(tmp_path / "pgd.npz")
+    make_pairs(2).save(tmp_path / "pgd.npz")
     command = [
-        *("study", "--model", "captum_pse.demo:load_model", "--cell", "16"),
+        *("study", "--model", "captum_pse.demo:load_model", "--cell", "32"),
         *("--layers", LAYER, "--adaptive-steps", "1"),
         *("--pairs", str(tmp_path / "pgd.npz"), "--out"),
     ]
