@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_pse.dissection._image_files import (
-    Transform,
-    make_sample,
-    open_image,
-    read_mask,
-)
+from captum_pse._io.images import read_image
+from captum_pse._io.masks import CODED, GREY, read_mask
+from captum_pse._io.text import is_digits
+from captum_pse.dissection._samples import Transform, make_sample
 from captum_pse.dissection.concepts import Concept, ConceptSample, Labels
 
 
@@ -29,8 +27,11 @@ class BrodenConcepts(Dataset[ConceptSample]):
       ``images/``. The columns ``split``, ``sh`` and ``sw`` (height and width of the
       masks) are optional. There is one column for each category: empty; the numbers of
       concepts of the whole image; or the paths of masks under ``images/``, in which the
-      number of a pixel is ``R + 256 G``, 0 for none. Several numbers or paths are
-      separated by ``;``.
+      number of a pixel is ``R + 256 G``, or the value of a grey mask; 0 for none.
+      Several numbers or paths are separated by ``;``.
+
+    Images and masks are read as in :class:`FolderConcepts`, but a mask with a palette
+    is refused: its number could be the index or ``R + 256 G``.
 
     An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
     [0, 1], and int64 labels for each category that is not empty in its row: one mask
@@ -119,8 +120,8 @@ class BrodenConcepts(Dataset[ConceptSample]):
         for category in self._categories:
             if row[category]:
                 labels[category] = self._read_labels(row, category, line)
-        image = open_image(self._file(row["image"], line))
-        return make_sample(image, labels, self.transform)
+        pixels, _ = read_image(self._file(row["image"], line), "dataset")
+        return make_sample(pixels, labels, self.transform)
 
     def _read_category(self, category: str) -> list[Concept]:
         path = self.folder / f"c_{category}.csv"
@@ -131,12 +132,12 @@ class BrodenConcepts(Dataset[ConceptSample]):
 
     def _read_labels(self, row: dict[str, str], category: str, line: int) -> Labels:
         entries = row[category].split(";")
-        if all(entry.isdecimal() for entry in entries):
+        if all(map(is_digits, entries)):
             return torch.tensor([int(entry) for entry in entries])
         masks: list[Tensor] = []
         for entry in entries:
             path = self._file(entry, line)
-            mask = read_mask(path)
+            mask = read_mask(path, "dataset", (GREY, CODED))
             size = (row.get("sh"), row.get("sw"))
             if all(size) and tuple(map(str, mask.shape)) != size:
                 raise ValueError(
@@ -186,7 +187,7 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]
 
 
 def _number(text: str, path: Path, line: int) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not is_digits(text) or int(text) < 1:
         raise ValueError(
             f"dataset: got number {text!r} in row {line} of {path}, want 1 or more"
         )

@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_pse.dissection._image_files import (
-    Transform,
-    make_sample,
-    open_image,
-    read_mask,
-)
+from captum_pse._io.images import pixels_of, read_image
+from captum_pse._io.masks import CODED, GREY, PALETTE, numbers_of, read_mask
+from captum_pse.dissection._samples import Transform, make_sample
 from captum_pse.dissection.concepts import Concept, ConceptSample
 
 
@@ -31,8 +29,10 @@ class SegmentationConcepts(Dataset[ConceptSample]):
     in the mask; pixels without a concept have 0.
 
     Args:
-        dataset (Dataset): A sequence of pairs: a PIL image, and its mask as a PIL image
-            or an integer tensor ``(h, w)``.
+        dataset (Dataset): A sequence of pairs: a PIL image, and its mask as an integer
+            tensor ``(h, w)`` or as a PIL image: grey values or indices of a palette.
+            PIL images are of the kinds that :class:`FolderConcepts` reads. Pillow cuts
+            colours of 16 bits to 8 when the data set loads or converts an image.
         names (sequence of str or None): The names of classes 0, 1, ...; None for a
             class that is not a concept, such as the background. Larger values in masks,
             such as 255 for borders, are not concepts.
@@ -40,8 +40,10 @@ class SegmentationConcepts(Dataset[ConceptSample]):
         transform (Callable, optional): As for :class:`BrodenConcepts`. Default: None
 
     Raises:
-        ValueError: When an item is read: the transform did not return a floating-point
-            image.
+        TypeError: When an item is read: its image is not a PIL image, or its mask is a
+            tensor of floating-point values.
+        ValueError: When an item is read: its image or mask is of a kind that is not
+            read, or the transform did not return a floating-point image.
 
     Examples::
 
@@ -82,15 +84,21 @@ class SegmentationConcepts(Dataset[ConceptSample]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> ConceptSample:
-        from torchvision.transforms.v2 import functional
-
         image, mask = self.dataset[index]
-        if isinstance(mask, Image.Image):
-            mask = functional.pil_to_tensor(mask)[0]
-        mask = torch.as_tensor(mask).long()
-        named = (mask >= 0) & (mask < len(self._numbers))
-        numbers = self._numbers[mask.where(named, 0)].where(named, 0)
-        return make_sample(image, {self.category: numbers}, self.transform)
+        if not isinstance(image, Image.Image):
+            raise TypeError(
+                f"dataset: got {type(image).__name__} for the image of item {index}, "
+                "want a PIL image"
+            )
+        try:
+            pixels, _ = pixels_of(image)
+            classes = _classes(mask)
+        except (OSError, TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"dataset: item {index}: {error}") from error
+        named = (classes >= 0) & (classes < len(self._numbers))
+        numbers = self._numbers[classes.where(named, 0)].where(named, 0)
+        return make_sample(pixels, {self.category: numbers}, self.transform)
 
 
 class FolderConcepts(Dataset[ConceptSample]):
@@ -99,11 +107,17 @@ class FolderConcepts(Dataset[ConceptSample]):
     An item is a :class:`ConceptSample`: the image in RGB, float32 ``(3, H, W)`` in
     [0, 1], and an int64 mask ``(h, w)`` of the category. Items are sorted by name.
 
+    Files are PNG, TIFF, BMP, GIF, JPEG or WebP. An image is grey, RGB or has a palette,
+    with 8 bits per channel, or 16 if it is grey. Refused are other kinds (RGB of 16
+    bits, CMYK, floating point, ...), several frames or pages, transparent pixels, masks
+    with lossy compression, and an EXIF orientation: only the maker of a mask knows
+    whether it was applied. Colour profiles are not applied.
+
     Args:
         images (str or Path): The folder of images.
         masks (str or Path): The folder of masks. A mask has the name of its image, up
-            to the suffix. It is grey, palette, or RGB with the number in ``R + 256 G``;
-            0 for none.
+            to the suffix. Its numbers are grey values, indices of a palette, or, for
+            RGB, ``R + 256 G`` with B = 0; 0 for none.
         names (dict[int, str]): The names of the concepts, by their number in the masks,
             1 or more.
         category (str, optional): Name of the category. Default: ``"object"``
@@ -112,8 +126,8 @@ class FolderConcepts(Dataset[ConceptSample]):
     Raises:
         FileNotFoundError: A folder does not exist.
         ValueError: An image has no mask, or a mask has no image; two files of a folder
-            differ only in their suffix; or, when an item is read, a file is not an
-            image or not a mask.
+            differ only in their suffix; or, when an item is read, a file is damaged or
+            of a kind that is not read. The message names the file.
 
     Examples::
 
@@ -157,8 +171,19 @@ class FolderConcepts(Dataset[ConceptSample]):
 
     def __getitem__(self, index: int) -> ConceptSample:
         image, mask = self._files[index]
-        labels = {self.category: read_mask(mask)}
-        return make_sample(open_image(image), dict(labels), self.transform)
+        numbers = read_mask(mask, "dataset", (GREY, PALETTE, CODED))
+        pixels, _ = read_image(image, "dataset")
+        return make_sample(pixels, {self.category: numbers}, self.transform)
+
+
+def _classes(mask: Any) -> Tensor:
+    """The class of each pixel, int64."""
+    if isinstance(mask, Image.Image):
+        return numbers_of(mask, (GREY, PALETTE))
+    classes = torch.as_tensor(mask)
+    if classes.is_floating_point() or classes.is_complex():
+        raise TypeError(f"got a mask of {classes.dtype}, want integers")
+    return classes.long()
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

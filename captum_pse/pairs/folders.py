@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_pse._io.image_files import SUFFIXES, Facts
+from captum_pse._io.images import read_image
+from captum_pse._io.text import is_digits
 from captum_pse._model.checks import check_tensors
 from captum_pse._model.forward import first_scores
 from captum_pse._model.targets import predicted_index
 from captum_pse.pairs.pair import AdversarialPair
-
-IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
 
 def read_image_folders(
@@ -23,14 +25,18 @@ def read_image_folders(
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Reads two folders of images, matched by file name without the ending.
 
+    Files are read as by :func:`captum_pse._io.images.read_image`. Those with other
+    endings than ``SUFFIXES`` are ignored. Warns if the files of the adversarial images
+    do not hold them as exactly as those of the natural images.
+
     Returns:
         *tuple*: The natural and the adversarial images, float32 in [0, 1], shape
         ``(N, 3, H, W)``, and their names without endings, sorted.
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: Names or sizes do not match, or an image cannot be read as RGB with
-            8 bits per channel.
+        ValueError: Names or sizes do not match, or an image is damaged or of a kind
+            that is not read.
     """
     naturals = _images_by_stem(Path(natural))
     adversarials = _images_by_stem(Path(adversarial))
@@ -42,11 +48,10 @@ def read_image_folders(
             f"{unmatched[0]!r} in {where}; want the same names in both"
         )
     names = sorted(naturals)
-    x0, x = (
-        _read_images([side[name] for name in names])
-        for side in (naturals, adversarials)
-    )
+    x0, natural_files = _read_images([naturals[name] for name in names])
+    x, adversarial_files = _read_images([adversarials[name] for name in names])
     check_tensors(x, x0)
+    _warn_of_rounding(names, natural_files, adversarial_files)
     return x0, x, names
 
 
@@ -143,7 +148,7 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"pairs: there is no folder {folder}")
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             continue
         if path.stem in images:
             raise ValueError(
@@ -154,41 +159,52 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
     if not images:
         raise ValueError(
             f"pairs: {folder} holds no images; want files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{', '.join(sorted(SUFFIXES))}"
         )
     return images
 
 
-def _read_images(paths: list[Path]) -> Tensor:
-    images: list[Tensor] = []
+def _read_images(paths: Sequence[Path]) -> tuple[Tensor, list[Facts]]:
+    """The images, and facts of their files."""
+    images = torch.empty(0)
+    facts: list[Facts] = []
     for path in paths:
-        images.append(_read_image(path))
-        if images[-1].shape != images[0].shape:
+        image, fact = read_image(path, "pairs")
+        if not facts:
+            images = image.new_empty(len(paths), *image.shape)
+        if image.shape != images.shape[1:]:
             raise ValueError(
-                f"pairs: {path} has (C, H, W) = {tuple(images[-1].shape)}, want "
-                f"{tuple(images[0].shape)} as {paths[0].name}"
+                f"pairs: {path} has (C, H, W) = {tuple(image.shape)}, want "
+                f"{tuple(images.shape[1:])} as {paths[0].name}"
             )
-    return torch.stack(images) / 255
+        images[len(facts)] = image
+        facts.append(fact)
+    return images, facts
 
 
-def _read_image(path: Path) -> Tensor:
-    from PIL import Image
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    try:
-        with Image.open(path) as image:
-            mode, bands = image.mode, image.getbands()
-            pixels = pil_to_tensor(image.convert("RGB"))
-            opaque = "A" not in bands or image.getchannel("A").getextrema()[0] == 255
-    except Exception as error:  # damaged bytes make Pillow raise anything
-        raise ValueError(f"pairs: {path} is not a complete image ({error})") from error
-    if mode[0] in "IF":
-        raise ValueError(
-            f"pairs: {path} has Pillow's mode {mode}, want 8 bits per channel"
-        )
-    if not opaque:
-        raise ValueError(f"pairs: {path} is partly transparent, want an opaque image")
-    return pixels
+def _warn_of_rounding(
+    names: Sequence[str],
+    natural: Sequence[Facts],
+    adversarial: Sequence[Facts],
+) -> None:
+    lossy = [name for name, file in zip(names, adversarial, strict=True) if file.lossy]
+    rounded = [
+        name
+        for name, before, after in zip(names, natural, adversarial, strict=True)
+        if before.bits > 8 >= after.bits
+    ]
+    for found, what in (
+        (lossy, "lossy compression"),
+        (rounded, "8 bits per channel beside a natural image of 16"),
+    ):
+        if found:
+            warnings.warn(
+                f"pairs: {len(found)} adversarial image(s) have {what}, the first is "
+                f"{found[0]!r}; what it rounds is explained as perturbation, which may "
+                "be smaller; want PNG with the bits of the natural images, or a pair "
+                "file",
+                stacklevel=3,
+            )
 
 
 def _parse_labels(reader: csv.DictReader[str]) -> dict[str, tuple[int, int]]:
@@ -201,15 +217,15 @@ def _parse_labels(reader: csv.DictReader[str]) -> dict[str, tuple[int, int]]:
         )
     found: dict[str, tuple[int, int]] = {}
     for row in reader:
-        try:
-            labels = int(row["true_label"]), int(row["attack_label"])
-        except (TypeError, ValueError) as error:
+        texts = row["true_label"], row["attack_label"]
+        if not all(text and is_digits(text.strip()) for text in texts):
             raise ValueError(
-                f"line {reader.line_num}: got {row['true_label']!r} and "
-                f"{row['attack_label']!r}, want integers"
-            ) from error
+                f"line {reader.line_num}: got {texts[0]!r} and {texts[1]!r}, want "
+                "integers of 0 or more"
+            )
+        labels = int(texts[0]), int(texts[1])
         name = Path(row["name"])
-        stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else row["name"]
+        stem = name.stem if name.suffix.lower() in SUFFIXES else row["name"]
         if found.setdefault(stem, labels) != labels:
             raise ValueError(
                 f"line {reader.line_num}: got {labels} for {stem!r}, want "

@@ -214,7 +214,7 @@ def folders(tmp_path):
 
 def write_labels(folder: Path, text: str) -> Path:
     path = folder / "labels.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -298,13 +298,13 @@ FOLDERS = {
         lambda f: truncated(f / "natural" / "a.png", f / "natural" / "a.png"),
         None,
         ValueError,
-        "a.png is not a complete image",
+        "a.png cannot be read",
     ),
     "not an image": (
         lambda f: (f / "natural" / "a.png").write_text("hello"),
         None,
         ValueError,
-        "a.png is not a complete image",
+        "a.png cannot be read .*, want a complete image: BMP, GIF",
     ),
     "sides differ in size": (
         lambda f: [
@@ -315,17 +315,17 @@ FOLDERS = {
         ValueError,
         "natural: got shape",
     ),
-    "16 bits": (
-        lambda f: Image.new("I;16", (9, 8)).save(f / "natural" / "a.png"),
+    "floating point": (
+        lambda f: Image.new("F", (9, 8)).save(f / "natural" / "a.png", "TIFF"),
         None,
         ValueError,
-        "a.png has Pillow's mode I;16, want 8 bits per channel",
+        r"a.png: got 32-bit floating-point \(TIFF\), want grey, palette or RGB",
     ),
     "transparent": (
         lambda f: Image.new("RGBA", (9, 8)).save(f / "natural" / "a.png"),
         None,
         ValueError,
-        "a.png is partly transparent",
+        "a.png: got transparent pixels, want an opaque image",
     ),
     "labels without a column": (
         lambda f: None,
@@ -344,6 +344,24 @@ FOLDERS = {
         HEADER + "a,1,2\nb,cat,2\n",
         ValueError,
         "labels.csv: line 3: got 'cat' and '2', want integers",
+    ),
+    "labels in other digits": (
+        lambda f: None,
+        HEADER + "a,1,2\nb,1,\N{ARABIC-INDIC DIGIT THREE}\n",
+        ValueError,
+        "labels.csv: line 3: got '1' and '.', want integers of 0 or more",
+    ),
+    "labels with separators": (
+        lambda f: None,
+        HEADER + "a,1,2\nb,1,1_0\n",
+        ValueError,
+        "labels.csv: line 3: got '1' and '1_0', want integers",
+    ),
+    "negative labels": (
+        lambda f: None,
+        HEADER + "a,1,-2\nb,1,2\n",
+        ValueError,
+        "labels.csv: line 2: got '1' and '-2', want integers of 0 or more",
     ),
     "labels cut short": (
         lambda f: None,
