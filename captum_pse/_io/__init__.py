@@ -3,6 +3,7 @@
 - ``files``: files and folders written completely or not at all
 - ``manifest``: versions and settings beside a result
 - ``saved``: the file format of results
+- ``image_files``, ``images``, ``masks``: the user's images and masks
 - ``text``: text from outside, made printable
 - ``checkpoint``: partial results of a long run
 - ``tasks``: independent tasks, distributed over processes and resumable

@@ -56,7 +56,7 @@ def pixels_of(image: Image.Image, file: bytes = b"") -> tuple[Tensor, Facts]:
     if facts.bits == 16 and is_grey:
         stored = np.asarray(image)[..., None].astype(np.uint16)
     elif facts.bits <= 8 and image.mode in ("1", "L", "RGB"):
-        stored = np.asarray(image.convert("RGB"))
+        stored = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     elif facts.bits <= 8 and image.mode in ("LA", "P", "RGBA"):
         stored = np.asarray(image.convert("RGBA"))
     else:
@@ -64,6 +64,5 @@ def pixels_of(image: Image.Image, file: bytes = b"") -> tuple[Tensor, Facts]:
             f"got {described(image, facts.bits)}, want grey, palette or RGB of 8 bits "
             "per channel, or grey of 16"
         )
-    whole = np.iinfo(stored.dtype).max
-    values = torch.from_numpy(without_alpha(stored).astype(np.float32) / whole)
-    return values.movedim(-1, 0).expand(3, -1, -1).contiguous(), facts
+    channels = torch.from_numpy(np.moveaxis(without_alpha(stored), -1, 0).copy())
+    return channels.expand(3, -1, -1).float() / np.iinfo(stored.dtype).max, facts

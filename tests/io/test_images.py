@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import captum_pse
 from captum_pse._io.images import read_image
 from captum_pse._io.masks import CODED, GREY, PALETTE, read_mask
 from captum_pse.cli import main
@@ -163,6 +165,13 @@ IMAGES: dict[str, tuple[Write, np.ndarray]] = {
         COLOURS[BITS[4]] / 255,
     ),
 }
+
+
+def test_one_module_opens_images():
+    opens = re.compile(r"Image\.open|imread|decode_image|read_file\(|pil_to_tensor")
+    package = Path(captum_pse.__file__).parent
+    found = {p.stem for p in package.rglob("*.py") if opens.search(p.read_text())}
+    assert found == {"image_files", "images", "masks"}
 
 
 @pytest.mark.parametrize("name", IMAGES)
