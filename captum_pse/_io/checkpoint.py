@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from captum_pse._io.checked import read_tensors, write_tensors
 from captum_pse._io.files import atomic_path
 
 State = dict[str, Tensor]
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        batches (int): The number of batches done.
+        inputs (str): The digest of these batches.
+        state (dict[str, Tensor]): The state after them.
+    """
+
+    batches: int
+    inputs: str
+    state: State
 
 
 class Checkpoint:
@@ -22,8 +35,8 @@ class Checkpoint:
 
     Args:
         path (Path, optional): The file; None writes no file.
-        run (str): The identity of the run, see :func:`fingerprint`. A file of another
-            run is ignored and replaced.
+        run (str): The digest of all that the state depends on, except the batches. A
+            file of another run is ignored and replaced.
 
     Attributes:
         every (float): Least time between two states, in seconds.
@@ -36,52 +49,53 @@ class Checkpoint:
         self._run = run
         self._last = time.monotonic()
 
-    def load(self) -> tuple[int, State] | None:
-        """The number of batches done, with the state after them; None if the file is
-        absent, damaged, or of another run."""
-        from safetensors import SafetensorError, safe_open
+    def load(self) -> Progress | None:
+        """The progress so far; None if the file is absent, of another run, or, with a
+        warning, damaged.
 
+        The caller compares ``inputs`` with the batches of today.
+        """
         if self._path is None or not self._path.is_file():
             return None
         try:
-            with safe_open(self._path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("run") != self._run:
-                    return None
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError:
-            return None
-        return int(metadata["batches"]), state
+            manifest, state, is_intact = read_tensors(self._path)
+        except ValueError:
+            is_intact = None
+        if not is_intact:
+            warn_damaged(self._path)
+        elif manifest["run"] == self._run:
+            return Progress(manifest["batches"], manifest["inputs"], state)
+        return None
 
     def save(
-        self, batches: int, state: Callable[[], State], *, now: bool = False
+        self,
+        batches: int,
+        inputs: str,
+        state: Callable[[], State],
+        *,
+        now: bool = False,
     ) -> None:
         """Writes the state if ``every`` seconds have passed since the last one.
 
         Args:
             batches (int): The number of batches done.
+            inputs (str): The digest of these batches.
             state (Callable): Returns the state; called only to write it.
             now (bool, optional): Whether to write it at once. Default: False
         """
-        from safetensors.torch import save_file
-
         due = now or time.monotonic() - self._last >= self.every
         if self._path is None or not due:
             return
+        tensors = {name: x.contiguous() for name, x in state().items()}
+        manifest = {"run": self._run, "batches": batches, "inputs": inputs}
         with atomic_path(self._path) as partial:
-            save_file(
-                {name: x.contiguous() for name, x in state().items()},
-                partial,
-                metadata={"run": self._run, "batches": str(batches)},
-            )
+            write_tensors(partial, tensors, manifest)
         self._last = time.monotonic()
 
 
-def fingerprint(settings: Mapping[str, Any], tensors: Iterable[Tensor]) -> str:
-    """A digest of the settings and tensors that a run starts from."""
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode())
-    for x in tensors:
-        raw = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{tuple(x.shape)} {x.dtype}".encode())
-        digest.update(raw.numpy().tobytes())
-    return digest.hexdigest()
+def warn_damaged(path: Path) -> None:
+    """Warns that a file of partial results cannot be used."""
+    warnings.warn(
+        f"the partial results in {path} are damaged or edited, and computed again",
+        stacklevel=3,
+    )

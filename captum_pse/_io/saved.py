@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from abc import ABC, abstractmethod
@@ -12,6 +11,8 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from captum_pse._io.checked import check_intact, read_tensors, write_tensors
+from captum_pse._io.digest import digest
 from captum_pse._io.files import atomic_path
 from captum_pse._io.manifest import versions
 
@@ -40,8 +41,8 @@ class SavedResult(ABC):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the result to one safetensors file, completely or not at all.
 
-        The file's metadata hold the versions and settings as JSON. The folder is
-        created if missing.
+        The file's metadata hold the versions and settings as JSON, and a digest of all
+        that the file holds. The folder is created if missing.
 
         Args:
             path (str or Path): The file, with any ending.
@@ -49,18 +50,18 @@ class SavedResult(ABC):
         Raises:
             OSError: The file cannot be written.
         """
-        from safetensors.torch import save_file
-
         tensors, settings = self._contents()
         manifest = {"format": self._FORMAT, **versions(), **settings}
         # Tensors that share memory cannot be written: clone() gives each its own.
         whole = {name: x.detach().clone().contiguous() for name, x in tensors.items()}
         with atomic_path(path) as partial:
-            save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+            write_tensors(partial, whole, manifest)
 
     @classmethod
     def load(cls: type[Saved], path: str | os.PathLike[str]) -> Saved:
-        """Reads a file written by :meth:`save`.
+        """Reads a file written by :meth:`save`, and checks its digest.
+
+        Files of older versions have no digest and are read without that check.
 
         Args:
             path (str or Path): The file.
@@ -73,25 +74,27 @@ class SavedResult(ABC):
             ValueError: The file was not written by :meth:`save`, holds another result
                 or format, which the message names, or is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
         if not Path(path).is_file():
             raise FileNotFoundError(f"path: there is no file {path}")
         try:
-            with safe_open(path, framework="pt") as file:
-                manifest = json.loads((file.metadata() or {}).get("manifest", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError) as error:
+            manifest, tensors, is_intact = read_tensors(Path(path))
+        except ValueError as error:
             raise ValueError(
                 f"path: {path} was not written by save() ({error})"
             ) from error
         check_format("path", path, manifest, cls._FORMAT, *cls._OLDER)
+        check_intact("path", path, is_intact)
         try:
             return cls._of_contents(tensors, manifest)
         except KeyError as error:
             raise ValueError(f"path: {path} lacks {error}") from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"path: {path} is damaged ({error})") from error
+
+
+def digest_of(result: SavedResult) -> str:
+    """The digest of all that ``save`` writes, except the versions."""
+    return digest(*result._contents())
 
 
 def check_format(name: str, path: Any, manifest: Any, wanted: str, *older: str) -> None:

@@ -144,9 +144,13 @@ class NetworkDissection:
             memory_limit (int, optional): Largest memory for the values that determine
                 the thresholds of one layer, in bytes. Above it, the thresholds come
                 from a histogram, to 0.2 %. Default: 512 MiB
-            checkpoints (str or Path, optional): A folder for partial results. An
-                interrupted run resumes when the same call is repeated with the same
-                folder. The caller deletes the folder. Default: None
+            checkpoints (str or Path, optional): A folder for partial results; needs a
+                ``forward_func`` that is a ``torch.nn.Module``. An interrupted run
+                resumes when the same call is repeated with the same folder. Partial
+                results of another model, data set, setting, version or number of
+                processes are not used: the samples that they are of are read again and
+                compared, without a pass. Damaged ones are computed again, with a
+                warning. The caller deletes the folder. Default: None
             show_progress (bool, optional): Whether to show progress bars.
                 Default: False
 
@@ -157,7 +161,9 @@ class NetworkDissection:
             TypeError: A layer does not return one tensor, or labels are not integers.
             ValueError: The data set is empty; ``batch_size`` is not positive; a sample
                 has an unknown category or number, or masks of different sizes; a
-                layer's output is not ``(N, K, H, W)``; or an activation is not finite.
+                layer's output is not ``(N, K, H, W)``; an activation is not finite; a
+                sample is not the same each time it is read; or ``checkpoints`` is given
+                for a function.
         """
         if len(dataset) == 0:
             raise ValueError("dataset: got an empty one, want at least one image")

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from captum_pse._io.checkpoint import Checkpoint, State, fingerprint
+from captum_pse._io.checkpoint import Checkpoint, State
+from captum_pse._io.digest import code_digest, digest
 from captum_pse._io.distributed import rank_and_size
+from captum_pse._io.module_digest import module_digest
 from captum_pse._model.activations import ActivationReader, scores_and_activations
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.positions import Positions
-from captum_pse.dissection.concepts import ConceptDataset, ConceptSample, Vocabulary
+from captum_pse.dissection.batches import Batches, Samples
+from captum_pse.dissection.concepts import ConceptDataset, Vocabulary
 from captum_pse.dissection.overlaps import ConceptAreas, Counts, Overlaps
 from captum_pse.dissection.thresholds import (
     Quantiles,
@@ -27,7 +28,6 @@ from captum_pse.dissection.thresholds import (
     kept_for,
 )
 
-Samples: TypeAlias = list[ConceptSample]
 Tensors: TypeAlias = list[Tensor]
 
 
@@ -65,20 +65,20 @@ class Run:
         self.vocabulary = Vocabulary(dataset.concepts)
         self.reader = ActivationReader(network.forward_func, network.layers)
         self.device = torch.device(device or device_of(network.forward_func))
-        self.num_workers = num_workers
         self.memory_limit = memory_limit
-        self.show_progress = show_progress
         self.folder = None if checkpoints is None else Path(checkpoints)
         self.rank, self.size = rank_and_size()
         whole = range(len(dataset))
         # Processes take whole batches: the batch of an image can change its activations
         # in the last digit, so it must not depend on the number of processes.
-        self.batches = [
+        indices = [
             list(whole[first : first + batch_size])
             for first in range(0, len(dataset), batch_size)
         ][self.rank :: self.size]
+        is_shown = show_progress and self.rank == 0
+        self.batches = Batches(dataset, indices, num_workers, is_shown)
         self.probe = self._probe()
-        self.run = "" if checkpoints is None else self._fingerprint(batch_size)
+        self.digest = "" if checkpoints is None else self._digest(batch_size)
 
     def thresholds(self) -> tuple[list[Quantiles], list[Tensor]]:
         """First pass: each layer's quantiles over all images, and its thresholds."""
@@ -91,7 +91,8 @@ class Run:
                 for k, n, a in zip(units, seen, self.probe, strict=True)
             ]
             add = partial(self._add, quantiles)
-            self._pass(f"thresholds{attempt or ''}", add, quantiles)
+            kept = [[type(q).__name__, q.values.shape] for q in quantiles]
+            self._pass(f"thresholds{attempt or ''}", kept, add, quantiles)
             found = [q.thresholds(self.quantile) for q in quantiles]
             thresholds = [t for t in found if t is not None]
             if len(thresholds) == len(found):
@@ -112,7 +113,7 @@ class Run:
                 for layer, activation in zip(layers, activations, strict=True):
                     layer.update(activation[i], present, index)
 
-        self._pass("overlaps", count, [areas, *layers])
+        self._pass("overlaps", thresholds, count, [areas, *layers])
         return areas, layers
 
     def _add(
@@ -135,15 +136,17 @@ class Run:
     def _pass(
         self,
         name: str,
+        depends_on: Any,
         add: Callable[[list[int], Samples, Tensors], None],
         sums: Sequence[Counts | Quantiles],
     ) -> None:
         """Adds all batches to ``sums`` and combines them over processes.
 
-        Resumes from a checkpoint, if there is one.
+        Resumes from a checkpoint, if there is one of the same run and batches.
 
         Args:
             name (str): Name of the checkpoint and of the progress bar.
+            depends_on (Any): What the sums depend on besides the run and the batches.
             add (Callable): Adds samples with their indices and activations to ``sums``.
             sums (sequence of Counts or Quantiles): The sums.
         """
@@ -158,42 +161,27 @@ class Run:
         path = None
         if self.folder is not None:
             path = self.folder / f"{name}-{self.rank}-of-{self.size}.safetensors"
-        checkpoint = Checkpoint(path, self.run)
-        done = 0
-        if saved := checkpoint.load():
-            done, tensors = saved
+        checkpoint = Checkpoint(path, digest(self.digest, name, depends_on))
+        start, batches = 0, self.batches
+        saved = checkpoint.load()
+        if saved is not None and saved.inputs == batches.digest(saved.batches):
+            start = saved.batches
             for i, item in enumerate(sums):
-                item.restore({key: tensors[f"{i}.{key}"] for key in item.state()})
-        loader: DataLoader[list[ConceptSample]] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]
-            batch_sampler=self.batches[done:],
-            collate_fn=list,
-            num_workers=self.num_workers,
-            # A separate generator, so that the caller's random state is not changed.
-            generator=torch.Generator(),
-        )
-        bar = tqdm(
-            loader,
-            name,
-            total=len(self.batches),
-            initial=done,
-            unit="batch",
-            disable=not self.show_progress or self.rank > 0,
-        )
-        for position, samples in enumerate(bar, start=done):
+                item.restore({key: saved.state[f"{i}.{key}"] for key in item.state()})
+        for done, indices, samples in batches.read(name, start):
             for start, end in _same_sizes(samples):
-                group, indices = samples[start:end], self.batches[position][start:end]
+                group, rows = samples[start:end], indices[start:end]
                 images = torch.stack([sample.image for sample in group])
                 try:
                     activations = self._activations(images)
                 except ValueError as error:
                     raise ValueError(
-                        f"dataset: samples {indices[0]} to {indices[-1]}: {error}"
+                        f"dataset: samples {rows[0]} to {rows[-1]}: {error}"
                     ) from error
-                add(indices, group, activations)
-            checkpoint.save(position + 1, state)
+                add(rows, group, activations)
+            checkpoint.save(done, batches.digest(done), state)
         # The checkpoint holds the sums of this process only.
-        checkpoint.save(len(self.batches), state, now=True)
+        checkpoint.save(len(batches), batches.digest(len(batches)), state, now=True)
         for item in sums:
             item.combine()
 
@@ -217,24 +205,29 @@ class Run:
             for name, value in zip(network.names, values, strict=True)
         ]
 
-    def _fingerprint(self, batch_size: int) -> str:
-        settings = {
-            "layers": self.network.names,
-            "quantile": self.quantile,
-            "images": len(self.dataset),
-            "concepts": self.vocabulary.concepts,
-            "batch_size": batch_size,
-            "memory_limit": self.memory_limit,
-            "size": self.size,
-        }
-        # Activations of one image identify the model, normalisation included; a few
-        # samples identify the data set.
-        identifying: list[Tensor] = [*self.probe]
-        for index in (len(self.dataset) // 2, len(self.dataset) - 1):
-            sample = self.dataset[index]
-            labels = self.vocabulary.read(sample, index).labels
-            identifying += [sample.image, labels]
-        return fingerprint(settings, identifying)
+    def _digest(self, batch_size: int) -> str:
+        """The digest of all that partial results depend on, except the samples."""
+        network = self.network
+        if not isinstance(network.forward_func, nn.Module):
+            raise ValueError(
+                f"checkpoints: got {self.folder} for a forward_func that is a function,"
+                " want a torch.nn.Module, whose weights tell one run from another"
+            )
+        return digest(
+            code_digest(),
+            module_digest(network.forward_func),
+            # What the model computes depends on more than a digest of it can see.
+            self.probe,
+            self.device.type,
+            network.names,
+            network.positions,
+            self.quantile,
+            self.vocabulary.concepts,
+            len(self.dataset),
+            batch_size,
+            self.memory_limit,
+            self.size,
+        )
 
     def _probe(self) -> Tensors:
         """The maps of the first image, from a full pass that checks the layers."""

@@ -49,8 +49,8 @@ def dissect_layers(
     - ``units-<layer>.png``: the images that activate the best detectors most
 
     An interrupted run resumes when the same call is repeated (partial results in a
-    hidden folder inside ``out``). Under ``torchrun`` the processes share the work, and
-    the first one writes the results.
+    hidden folder inside ``out``); see :meth:`NetworkDissection.dissect`. Under
+    ``torchrun`` the processes share the work, and the first one writes the results.
 
     Args:
         model (nn.Module): The model, which takes the images of ``dataset`` as they are.
@@ -98,6 +98,6 @@ def dissect_layers(
             for layer in result.layers:
                 figure = plot_units(method, result, dataset, layer)
                 figure.save(folder / f"units-{file_name(layer)}.png")
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
     barrier()
     return result

@@ -12,71 +12,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_pse._io.checkpoint import fingerprint
-from captum_pse._io.manifest import versions
+from captum_pse._io.digest import code_digest, digest
+from captum_pse._io.module_digest import module_digest
 from captum_pse._model.forward import first_scores
-from captum_pse.dissection.result import Dissection
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.studies.settings import Settings
 
 
 def run_digest(
-    model: nn.Module,
+    model: str,
     attacks: Mapping[str, AdversarialPair],
     mask: Tensor,
     settings: Settings,
     extra: Mapping[str, Any],
 ) -> str:
-    """The digest of all inputs except the concepts.
+    """The digest of all inputs except the concepts, and of the code.
 
-    It does not depend on the device, which differs between processes.
+    It does not depend on the device's number, which differs between processes.
 
     Args:
-        model (nn.Module): The model, on the device of ``settings``.
+        model (str): The digest of the model.
         attacks (mapping): The pairs of each attack, by name.
         mask (Tensor): The feature mask.
         settings (Settings): The settings of the study.
         extra (mapping): More settings, of the caller.
     """
-    own = {k: v for k, v in asdict(settings).items() if k != "device"}
-    names = {name: list(pairs.names) for name, pairs in attacks.items()}
-    digest = model_digest(model, attacks, settings.device)
-    tensors = [mask]
-    for pairs in attacks.values():
-        tensors += _tensors(pairs)
-    return fingerprint(
-        {**own, **extra, **versions(), "names": names, "model": digest}, tensors
+    device = torch.device(settings.device).type
+    # The order of the attacks is that of the tables.
+    pairs = [(name, pairs_digest(pairs)) for name, pairs in attacks.items()]
+    return digest(
+        code_digest(), model, pairs, mask, asdict(settings) | {"device": device}, extra
     )
 
 
 def pairs_digest(pairs: AdversarialPair) -> str:
-    """The digest of a set of pairs and its labels."""
-    return fingerprint({}, _tensors(pairs))
+    """The digest of a set of pairs, with labels and names."""
+    return digest(vars(pairs))
 
 
 def model_digest(
     model: nn.Module, attacks: Mapping[str, AdversarialPair], device: str
 ) -> str:
-    """The digest of a model's state and of its scores for the first image.
+    """The digest of a model and of its scores for the first image.
 
-    The scores depend on code and constants that are not in the state, for example on a
-    normalisation.
+    The scores depend on code and constants that a digest of the model cannot see.
     """
-    state = model.state_dict()
     first = next(iter(attacks.values())).natural[:1]
     assert isinstance(first, Tensor)
     with torch.no_grad():
         scores = first_scores(model, (first.to(device),))
-    return fingerprint({"state": list(state)}, [*state.values(), scores])
-
-
-def dissection_digest(dissection: Dissection) -> str:
-    """The digest of the thresholds and areas of a dissection."""
-    layers = dissection.layers.values()
-    measured = [t for layer in layers for t in (layer.thresholds, layer.intersections)]
-    return fingerprint({}, [*measured, dissection.concept_areas])
-
-
-def _tensors(pairs: AdversarialPair) -> list[Tensor]:
-    sides = pairs.natural, pairs.adversarial, pairs.true_label, pairs.attack_label
-    return [x for x in sides if isinstance(x, Tensor)]
+    return digest(module_digest(model), scores)

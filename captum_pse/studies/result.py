@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from captum_pse._io.checked import check_intact, read_values
 from captum_pse._io.saved import check_format, renamed
 from captum_pse._model.checks import check_choice
 from captum_pse.studies.findings import INCONCLUSIVE
@@ -78,19 +78,21 @@ class Study:
     def load(cls, out: str | Path) -> Study:
         """Reads the result from a folder that :func:`captum_pse.study` wrote.
 
+        Files of older versions have no digest and are read without that check.
+
         Args:
             out (str or Path): The folder.
 
         Raises:
             FileNotFoundError: The folder holds no ``study.json``.
-            ValueError: The file is damaged or has another format, which the message
-                states.
+            ValueError: The file is damaged (its content does not match its digest) or
+                has another format, which the message states.
         """
         path = Path(out) / "study.json"
         if not path.is_file():
             raise FileNotFoundError(f"out: there is no file {path}")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found, is_intact = read_values(path)
             manifest = found["manifest"]
             if isinstance(manifest, dict) and manifest.get("format") == _OLDER:
                 found = _of_older(found)
@@ -98,6 +100,7 @@ class Study:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
         check_format("out", path, study.manifest, FORMAT)
+        check_intact("out", path, is_intact)
         if missing := _TABLES - study.tables.keys():
             raise ValueError(f"out: {path} lacks the table {min(missing)!r}")
         return study

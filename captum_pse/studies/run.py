@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
+from captum_pse._io.checked import with_digest
 from captum_pse._io.distributed import barrier, rank_and_size
 from captum_pse._io.files import atomic_results, plain, write_csv, write_json
 from captum_pse._io.manifest import checked_settings, versions
@@ -80,6 +81,9 @@ def study(
 
     The same inputs, settings and seed give the same files. An interrupted run resumes
     when the same call is repeated (partial results in a hidden folder inside ``out``).
+    Only partial results of the same model, pairs, concepts, settings and code are used;
+    one that was damaged or edited is computed again, with a warning. Write one run at a
+    time into a folder.
     Under ``torchrun`` the processes share the work, and the first one writes the
     results.
 
@@ -115,7 +119,7 @@ def study(
             differ in size or are not in [0, 1], a setting is out of range or has the
             name of one that the study writes down itself, the model has no such layer,
             a label is not one of its classes, the pairs are not images, or the model
-            does not take them.
+            does not take them; or another run works in ``out``.
         TypeError: A layer is neither a module nor a name, or the labels of ``concepts``
             are not integers.
 
@@ -182,7 +186,7 @@ def study(
     found = Study(plain(tables), plain({"format": FORMAT, **run.manifest()}))
     if rank_and_size()[0] == 0:
         _write(found, run, Path(out))
-        shutil.rmtree(Path(out) / PARTIAL)
+        shutil.rmtree(Path(out) / PARTIAL, ignore_errors=True)
     barrier()
     return found
 
@@ -191,9 +195,8 @@ def _write(found: Study, run: Stages, out: Path) -> None:
     from captum_pse.units.figure import plot_masking, plot_relation
 
     with atomic_results(out) as folder:
-        write_json(
-            folder / "study.json", {"manifest": found.manifest, "tables": found.tables}
-        )
+        values = {"manifest": found.manifest, "tables": found.tables}
+        write_json(folder / "study.json", with_digest(values))
         # These folders replace those of an earlier run.
         for name in ("tables", "figures"):
             (folder / name).mkdir()

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from captum_pse._io.digest import digest
 from captum_pse._io.manifest import versions
+from captum_pse._io.saved import digest_of
 from captum_pse._io.tasks import run_tasks
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import NetworkDissection
@@ -20,12 +22,7 @@ from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
 from captum_pse.pixels.refinement import FRACTIONS
 from captum_pse.regions.adversarial_cam import AdversarialCAM
-from captum_pse.studies.digests import (
-    dissection_digest,
-    model_digest,
-    pairs_digest,
-    run_digest,
-)
+from captum_pse.studies.digests import model_digest, pairs_digest, run_digest
 from captum_pse.studies.findings import findings
 from captum_pse.studies.pair_record import study_pair
 from captum_pse.studies.settings import Settings
@@ -83,6 +80,7 @@ class Stages:
         self.settings, self.extra, self.concepts = settings, extra, concepts
         self.partial_results = partial_results
         self.show_progress = show_progress
+        self.model_digest = model_digest(model, attacks, settings.device)
 
     def tables(self) -> Tables:
         """All tables of the study, by name."""
@@ -118,18 +116,18 @@ class Stages:
     def manifest(self) -> Row:
         """The versions, the settings, and digests of the inputs."""
         digests = {name: pairs_digest(pairs) for name, pairs in self.attacks.items()}
-        device = self.settings.device
-        digests["model"] = model_digest(self.model, self.attacks, device)
+        digests["model"] = self.model_digest
         if self.concepts is not None:
-            digests["dissection"] = dissection_digest(self.dissection)
-        settings = asdict(self.settings) | {"device": torch.device(device).type}
+            digests["dissection"] = digest_of(self.dissection)
+        device = torch.device(self.settings.device).type
+        settings = asdict(self.settings) | {"device": device}
         return {**versions(), **settings, **self.extra, "digests": digests}
 
     @cached_property
     def digest(self) -> str:
         """The digest of all inputs except the concepts."""
         return run_digest(
-            self.model, self.attacks, self.mask, self.settings, self.extra
+            self.model_digest, self.attacks, self.mask, self.settings, self.extra
         )
 
     @cached_property
@@ -154,7 +152,7 @@ class Stages:
             for name, pairs in self.attacks.items()
             for i in range(len(pairs))
         }
-        found = self._run("pairs", tasks, self.digest)
+        found = self._run("pairs", tasks)
         return {
             name: [found[name, i] for i in range(len(pairs))]
             for name, pairs in self.attacks.items()
@@ -188,7 +186,7 @@ class Stages:
             return {"layers": [layer.to_record() for layer in layers]}
 
         tasks = {name: partial(record, pairs) for name, pairs in self.studied.items()}
-        found = self._run("units", tasks, self.digest)
+        found = self._run("units", tasks, self.records)
         return {
             name: [UnitSensitivity.of_record(layer) for layer in record["layers"]]
             for name, record in found.items()
@@ -249,10 +247,10 @@ class Stages:
             for k, layer in enumerate(layers)
             for count in counts(layer)
         }
-        digest = self.digest
+        measured = [digest_of(x) for xs in self.sensitivity.values() for x in xs]
         if self.concepts is not None:
-            digest += dissection_digest(self.dissection)
-        found = self._run("masking", tasks, digest)
+            measured.append(digest_of(self.dissection))
+        found = self._run("masking", tasks, self.records, measured)
         curves = {key: MaskingCurves.of_record(each) for key, each in found.items()}
         return {
             name: [
@@ -287,13 +285,18 @@ class Stages:
         return gains
 
     def _run(
-        self, stage: str, tasks: Mapping[Key, Callable[[], Row]], digest: str
+        self, stage: str, tasks: Mapping[Key, Callable[[], Row]], *depends_on: Any
     ) -> dict[Key, Row]:
-        """The record of each task, by the task's key."""
-        records = run_tasks(
-            {f"{i:05d}": task for i, task in enumerate(tasks.values())},
+        """The record of each task, by the task's key.
+
+        Args:
+            stage (str): The name of the stage.
+            tasks (mapping): The tasks by their keys.
+            *depends_on: The results of earlier stages that the tasks read.
+        """
+        return run_tasks(
+            tasks,
             self.partial_results / stage,
-            digest,
+            digest(self.digest, *depends_on),
             stage if self.show_progress else None,
         )
-        return dict(zip(tasks, records, strict=True))

@@ -147,6 +147,7 @@ def test_unit_tables_equal_the_results_of_the_classes(whole):
 def test_files_hold_the_tables(whole):
     found, out = whole
     read = json.loads((out / "study.json").read_text())
+    assert len(read.pop("digest")) == 64
     assert read == {"manifest": found.manifest, "tables": found.tables}
     assert vars(Study.load(out)) == vars(found)
     assert repr(found) == "Study('pgd')"
@@ -407,13 +408,13 @@ def test_earlier_results_are_replaced(small, tmp_path, no_pictures):
 
 
 def test_processes_on_different_devices_are_one_run():
-    model, pairs = load_model(), {"a": make_pairs(1)}
-    mask, settings = grid_mask((64, 64), cell=16), Settings([LAYER], LAYER)
-    digests = {
-        run_digest(model, pairs, mask, replace(settings, device=device), {})
-        for device in ("cpu", "cpu:0")
-    }
-    assert len(digests) == 1
+    pairs, settings = {"a": make_pairs(1)}, Settings([LAYER], LAYER)
+    mask = grid_mask((64, 64), cell=16)
+    cpu, same, other = (
+        run_digest("model", pairs, mask, replace(settings, device=device), {})
+        for device in ("cpu", "cpu:0", "cuda:0")
+    )
+    assert cpu == same != other
 
 
 def test_what_a_model_computes_is_part_of_the_run():
@@ -616,22 +617,25 @@ def test_tasks_are_done_once_and_gone_on_with(tmp_path):
         done.append(i)
         return {"value": i / 3, "of": float("nan")}
 
-    tasks = {f"t{i}": lambda i=i: task(i) for i in range(4)}
+    tasks = {("t", i): lambda i=i: task(i) for i in range(4)}
     with pytest.raises(KeyboardInterrupt):
         run_tasks(tasks, tmp_path, "run")
     first, second = done[:2]
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"t{first}.json",
-        f"t{second}.json",
+        f"{first:05d}.json",
+        f"{second:05d}.json",
     }
     records = run_tasks(tasks, tmp_path, "run")
     assert done[2] == "stop"
     assert {*done[3:]} == {0, 1, 2, 3} - {first, second}
-    assert [r["value"] for r in records] == [0, 1 / 3, 2 / 3, 1]
-    # Damaged, and of another run.
-    (tmp_path / "t1.json").write_text('{"run": "run", "rec')
-    run_tasks(tasks, tmp_path, "run")
+    assert {key: r["value"] for key, r in records.items()} == {
+        ("t", 0): 0, ("t", 1): 1 / 3, ("t", 2): 2 / 3, ("t", 3): 1
+    }  # fmt: skip
+    (tmp_path / "00001.json").write_text('{"run": "run", "rec')
+    with pytest.warns(UserWarning, match=r"results in .*00001\.json are damaged"):
+        run_tasks(tasks, tmp_path, "run")
     assert done[5:] == [1]
+    # Of another run: no word of it.
     run_tasks(tasks, tmp_path, "other")
     assert sorted(done[6:]) == [0, 1, 2, 3]
 
