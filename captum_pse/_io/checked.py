@@ -15,6 +15,9 @@ from torch import Tensor
 
 from captum_pse._io.digest import digest
 
+#: Where a file holds its digest: a name that files of other programs do not use.
+DIGEST = "captum_pse_digest"
+
 
 class TensorFile(NamedTuple):
     """What a safetensors file holds.
@@ -42,7 +45,7 @@ def write_tensors(
     from safetensors.torch import save_file
 
     text = json.dumps(manifest)
-    metadata = {"manifest": text, "digest": digest(text, tensors)}
+    metadata = {"manifest": text, DIGEST: digest(text, tensors)}
     save_file(dict(tensors), path, metadata)
 
 
@@ -60,14 +63,14 @@ def read_tensors(path: Path) -> TensorFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    text, stated = metadata.get("manifest", "{}"), metadata.get("digest")
+    text, stated = metadata.get("manifest", "{}"), metadata.get(DIGEST)
     is_intact = None if stated is None else stated == digest(text, tensors)
     return TensorFile(json.loads(text), tensors, is_intact)
 
 
 def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain JSON with its digest under ``"digest"``, to be written as JSON."""
-    return {**values, "digest": _digest_of_json(json.loads(json.dumps(values)))}
+    """Plain JSON with its digest, to be written as JSON."""
+    return {**values, DIGEST: _digest_of_json(json.loads(json.dumps(values)))}
 
 
 def read_values(path: Path) -> tuple[dict[str, Any], bool | None]:
@@ -81,9 +84,9 @@ def read_values(path: Path) -> tuple[dict[str, Any], bool | None]:
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"holds a {type(found).__name__}, want names with values")
-    if "digest" not in found:
+    if DIGEST not in found:
         return found, None
-    stated = found.pop("digest")
+    stated = found.pop(DIGEST)
     return found, stated == _digest_of_json(found)
 
 

@@ -8,6 +8,9 @@ An ``.npz`` or ``.safetensors`` file holds these arrays:
 - ``true_label`` and ``attack_label``: integers ``(N,)``
 - ``name``: strings ``(N,)``, optional, .npz only
 - ``succeeded``: bool ``(N,)``, optional
+- ``captum_pse_digest``: text, optional: the digest of all other arrays, checked when
+  the file is read. A .safetensors file has it in its metadata. Leave it out of a file
+  that you write or change yourself.
 """
 
 from __future__ import annotations
@@ -23,6 +26,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from captum_pse._io.checked import (
+    DIGEST,
+    check_intact,
+    read_tensors,
+    write_tensors,
+)
+from captum_pse._io.digest import digest
 from captum_pse._io.files import atomic_path
 
 Array = npt.NDArray[Any]
@@ -48,7 +58,8 @@ def read_pair_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"pairs: got {path}, want a .npz or .safetensors file")
-    arrays = reader(path)
+    arrays, is_intact = reader(path)
+    check_intact("pairs", path, is_intact)
     wanted = ["natural", "true_label", "attack_label"]
     if "perturbation" not in arrays:
         wanted.append("adversarial")
@@ -110,17 +121,17 @@ def write_pair_file(values: Mapping[str, Any], path: str | os.PathLike[str]) -> 
                 name: (x.float() if x.dtype == torch.bfloat16 else x).numpy()
                 for name, x in tensors.items()
             }
+            arrays["name"] = np.array([*map(str, values["names"])])
+            # First, since a damaged directory may hide the arrays after some other.
+            arrays = {DIGEST: np.array(digest(arrays)), **arrays}
             # An open file, not a path: numpy appends .npz to a path that ends in .NPZ.
             with partial.open("wb") as file:
-                np.savez(file, name=np.array([*map(str, values["names"])]), **arrays)
+                np.savez(file, **arrays)
         else:
-            from safetensors.torch import save_file
-
-            whole = {name: x.clone() for name, x in tensors.items()}
-            save_file(whole, partial)
+            write_tensors(partial, {name: x.clone() for name, x in tensors.items()}, {})
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
+def _read_npz(path: Path) -> tuple[dict[str, Array], bool | None]:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not a zip file")
@@ -132,24 +143,25 @@ def _read_npz(path: Path) -> dict[str, Array]:
         else:
             reason = f"is not a complete .npz file ({error})"
         raise ValueError(f"pairs: {path} {reason}") from error
-    return {name: a for name, a in arrays.items() if isinstance(a, np.ndarray)}
+    arrays = {name: a for name, a in arrays.items() if isinstance(a, np.ndarray)}
+    stated = arrays.pop(DIGEST, None)
+    is_intact = None if stated is None else str(stated) == digest(arrays)
+    return arrays, is_intact
 
 
-def _read_safetensors(path: Path) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _read_safetensors(path: Path) -> tuple[dict[str, Array], bool | None]:
     try:
-        tensors = load_file(path)
-    except SafetensorError as error:
+        _, tensors, is_intact = read_tensors(path)
+    except ValueError as error:
         raise ValueError(
             f"pairs: {path} is not a complete .safetensors file ({error})"
         ) from error
-    # numpy has no bfloat16.
-    return {
+    arrays = {
+        # numpy has no bfloat16.
         name: (x.float() if x.is_floating_point() else x).numpy()
         for name, x in tensors.items()
     }
+    return arrays, is_intact
 
 
 def _pixels(name: str, array: Array) -> Tensor:

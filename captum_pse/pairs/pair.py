@@ -247,8 +247,8 @@ class AdversarialPair:
         """Writes pairs of images to a file, for ``captum-pse explain``, ``refine`` and
         ``study``; see :mod:`captum_pse.pairs.file_format`.
 
-        The file is written completely or not at all. A .safetensors file holds no
-        names.
+        The file is written completely or not at all, with a digest of its content. A
+        .safetensors file holds no names.
 
         Args:
             path (str or Path): An ``.npz`` or ``.safetensors`` file; its folder is
@@ -275,7 +275,8 @@ class AdversarialPair:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file has another format, or is damaged.
+            ValueError: The file has another format, or is damaged: its content does not
+                match its digest, if it has one.
 
         Examples::
 

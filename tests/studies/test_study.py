@@ -147,7 +147,7 @@ def test_unit_tables_equal_the_results_of_the_classes(whole):
 def test_files_hold_the_tables(whole):
     found, out = whole
     read = json.loads((out / "study.json").read_text())
-    assert len(read.pop("digest")) == 64
+    assert len(read.pop("captum_pse_digest")) == 64
     assert read == {"manifest": found.manifest, "tables": found.tables}
     assert vars(Study.load(out)) == vars(found)
     assert repr(found) == "Study('pgd')"
