@@ -135,7 +135,8 @@ def _read_npz(path: Path) -> tuple[dict[str, Array], bool | None]:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not a zip file")
-        with np.load(path, allow_pickle=False) as file:
+        # An open file, not a path: numpy leaves a damaged one open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # damaged bytes make numpy and zipfile raise anything
         if "allow_pickle" in str(error):
