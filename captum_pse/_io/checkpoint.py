@@ -96,6 +96,7 @@ class Checkpoint:
 def warn_damaged(path: Path) -> None:
     """Warns that a file of partial results cannot be used."""
     warnings.warn(
-        f"the partial results in {path} are damaged or edited, and computed again",
+        f"the partial results in {path} are damaged, edited or of an "
+        "older version, and computed again",
         stacklevel=3,
     )

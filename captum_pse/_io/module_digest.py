@@ -29,7 +29,11 @@ def module_digest(model: nn.Module) -> str:
 def _description(module: nn.Module) -> list[Any]:
     kind: Any = type(module)
     own = vars(module).keys() - vars(nn.Module()).keys()
-    attributes = {name: _readable(vars(module)[name]) for name in own}
+    attributes = {
+        name: _readable(vars(module)[name])
+        for name in own
+        if not name.startswith("_torchdynamo")  # addresses, of torch.compile
+    }
     name = f"{kind.__module__}.{kind.__qualname__}"
     return [name, _source(kind), module.training, attributes]
 

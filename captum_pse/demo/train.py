@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from captum_pse._io.files import atomic_path
 from captum_pse.demo.model import DemoNet
 from captum_pse.demo.scenes import Scenes
 
@@ -59,7 +60,8 @@ def main() -> None:
     args = parser.parse_args()
     model = train()
     print(f"test accuracy {accuracy(model, *Scenes(N_TEST, seed=1).batch()):.4f}")
-    save_file(model.state_dict(), args.out)
+    with atomic_path(args.out) as partial:
+        save_file(model.state_dict(), partial)
 
 
 if __name__ == "__main__":

@@ -370,7 +370,8 @@ def test_a_stopped_dissection_goes_on(
     few_scenes.clear()
     monkeypatch.setattr(SceneConcepts, "__getitem__", counted)
     assert main([*command, str(out)]) == 0
-    assert len(few_scenes) < unbroken - 30
+    # The scenes that are done, 24 and 8, are read once more, to compare them.
+    assert len(few_scenes) == unbroken - 8
     assert files(out) == files(tmp_path / "whole")
     for name in ("units.csv", "concepts.csv", "dissection.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()

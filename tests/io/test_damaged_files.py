@@ -1,4 +1,4 @@
-"""A file that was damaged or edited is never read as something else.
+"""A file that was damaged, edited is never read as something else.
 
 Each bit of a file that the package writes and reads may flip: the reader raises, takes
 the file for none, or returns what was written.
@@ -245,7 +245,7 @@ def test_swapped_records(tmp_path: Path) -> None:
     second.rename(first)
     other.rename(second)
     done.clear()
-    with pytest.warns(UserWarning, match=r"in .*0000[03]\.json are damaged or edited"):
+    with pytest.warns(UserWarning, match=r"in .*0000[03]\.json are damaged, edited"):
         assert run_tasks(tasks(done), tmp_path, "run") == wanted
     assert sorted(done) == ["cw 1", "pgd 0"]
 
@@ -254,7 +254,7 @@ def test_records_of_another_stage(tmp_path: Path) -> None:
     wanted = run_tasks(tasks([]), tmp_path / "units", "run")
     (tmp_path / "units").rename(tmp_path / "pairs")
     done: list[str] = []
-    with pytest.warns(UserWarning, match="damaged or edited"):
+    with pytest.warns(UserWarning, match="damaged, edited"):
         assert run_tasks(tasks(done), tmp_path / "pairs", "run") == wanted
     assert len(done) == 4
 

@@ -143,6 +143,11 @@ def test_of_a_model(change: Any) -> None:
     assert module_digest(net) != module_digest(made())
 
 
+def test_compiled_models() -> None:
+    compiled = [module_digest(torch.compile(made())) for _ in range(2)]
+    assert compiled[0] == compiled[1] != module_digest(made())
+
+
 def test_a_model_that_runs_or_is_copied_is_the_same(tmp_path: Path) -> None:
     net, before = made(), module_digest(made())
     net(torch.rand(1, 3, 8, 8)).sum().backward()

@@ -142,7 +142,7 @@ def test_swapped_records_are_said_and_studied_again(tmp_path, studied) -> None:
     first.write_text(texts[1])
     second.write_text(texts[0])
     studied.clear()
-    with pytest.warns(UserWarning, match=r"in .*0000[01]\.json are damaged or edited"):
+    with pytest.warns(UserWarning, match=r"in .*0000[01]\.json are damaged, edited"):
         assert run(tmp_path).records == wanted
     assert sorted(studied) == sorted(PAIRS.names)
 
