@@ -187,12 +187,12 @@ ATTRIBUTE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "mask of floats": (
         {"feature_mask": torch.zeros(1, 1, 6, 6)},
         TypeError,
-        r"feature_mask: got torch.float32, want a tensor of integers",
+        r"feature_mask: got a tensor of torch.float32, want a tensor of integers",
     ),
     "mask of bools": (
         {"feature_mask": torch.zeros(1, 1, 6, 6, dtype=torch.bool)},
         TypeError,
-        r"feature_mask: got torch.bool",
+        r"feature_mask: got a tensor of torch.bool",
     ),
     "mask not a tensor": (
         {"feature_mask": [0, 1]},
@@ -222,7 +222,7 @@ ATTRIBUTE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "perturbations_per_eval a float": (
         {"perturbations_per_eval": 2.0},
-        ValueError,
+        TypeError,
         r"perturbations_per_eval: got 2.0",
     ),
 }
@@ -360,7 +360,6 @@ GRIDS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "neither": ((4, 4), {}, "cell and count: got cell=None and count=None"),
     "both": ((4, 4), {"cell": 2, "count": 2}, "cell and count"),
     "cell 0": ((4, 4), {"cell": 0}, "cell: got 0, want a positive int"),
-    "cell float": ((4, 4), {"cell": (2, 1.5)}, "cell: got"),
     "cells of three axes": ((4, 4), {"cell": (1, 1, 1)}, "cell: got"),
     "too many": ((4, 4), {"count": 5}, "count: got 5, want no more than size"),
     "size": ((4, -4), {"cell": 2}, "size: got"),

@@ -10,6 +10,7 @@ from matplotlib.image import AxesImage
 
 from captum_pse._drawing.images import Array
 from captum_pse._io.text import printable
+from captum_pse._model.checks import check_int
 from captum_pse.pairs.labels import PairLabels
 
 
@@ -82,5 +83,5 @@ def headline(
 
 def existing(n: int, example: int) -> None:
     """Raises IndexError unless ``example`` is an index of n examples."""
-    if not 0 <= example < n:
+    if not 0 <= check_int("example", example) < n:
         raise IndexError(f"example: got {example}, want 0 to {n - 1}")

@@ -6,7 +6,11 @@ import numbers
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
+
+#: The largest integer of int64, the dtype in which torch holds indices and labels.
+INT64_MAX = 2**63 - 1
 
 Tensors = TypeVar("Tensors", Tensor, tuple[Tensor, ...])
 
@@ -86,16 +90,49 @@ def check_tensors(
     return xs, x0s
 
 
-def check_int(name: str, value: Any, least: int) -> None:
-    """Raises ValueError unless ``value`` is an int of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: got {value!r}, want an int of {least} or more")
+def check_int(name: str, value: Any, least: int | None = None) -> int:
+    """``value`` as an int of Python; it may be of numpy's types, or a tensor ``()``.
+
+    Args:
+        name (str): The argument's name, for messages.
+        value (Any): The argument.
+        least (int, optional): The smallest valid value. None means no bound but that of
+            int64. Default: None
+
+    Raises:
+        TypeError: It is not an integer; bool is not one.
+        ValueError: It is below ``least``, or torch cannot hold it.
+    """
+    wanted = {None: "an int", 1: "a positive int"}.get(least)
+    wanted = wanted or f"an int of {least} or more"
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: got {value!r}, want {wanted}")
+    number = int(value)
+    if not (-INT64_MAX - 1 if least is None else least) <= number <= INT64_MAX:
+        bound = "" if abs(number) <= INT64_MAX else " that int64 holds"
+        raise ValueError(f"{name}: got {number}, want {wanted}{bound}")
+    return number
 
 
-def check_positive_int(name: str, value: Any) -> None:
-    """Raises ValueError unless ``value`` is an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: got {value!r}, want a positive int")
+def check_optional_int(name: str, value: Any, least: int) -> int | None:
+    """None, or ``value`` as :func:`check_int` returns it."""
+    return None if value is None else check_int(name, value, least)
+
+
+def check_integers(
+    name: str, values: Tensor, wanted: str = "a tensor of integers"
+) -> Tensor:
+    """``values`` as int64; TypeError unless they are integers, ValueError for those of
+    uint64 that int64 does not hold."""
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise TypeError(f"{name}: got a tensor of {values.dtype}, want {wanted}")
+    held = values.detach().to(torch.int64)
+    if values.dtype == torch.uint64 and (held < 0).any():
+        got = int(held[held < 0][0]) + 2 * (INT64_MAX + 1)
+        raise ValueError(f"{name}: got {got}, want an int that int64 holds")
+    return held
 
 
 def check_fraction(name: str, value: Any) -> float:

@@ -38,9 +38,8 @@ class Positions(NamedTuple):
         Raises:
             TypeError, ValueError: An argument is not valid.
         """
-        check_int("num_prefix_tokens", num_prefix_tokens, 0)
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim: got {channel_dim!r}, want an int")
+        num_prefix_tokens = check_int("num_prefix_tokens", num_prefix_tokens, 0)
+        channel_dim = check_int("channel_dim", channel_dim)
         if channel_dim == 0:
             raise ValueError("channel_dim: got 0, the batch, want another dimension")
         if grid is None:
@@ -52,9 +51,8 @@ class Positions(NamedTuple):
             return cls(channel_dim)
         if not isinstance(grid, Sequence) or not grid:
             raise TypeError(f"grid: got {grid!r}, want a sequence of ints")
-        for side in grid:
-            check_int("grid", side, 1)
-        return cls(channel_dim, tuple(grid), num_prefix_tokens)
+        sides = tuple(check_int("grid", side, 1) for side in grid)
+        return cls(channel_dim, sides, num_prefix_tokens)
 
     def maps(self, values: Tensor, name: str) -> Tensor:
         """A layer's output as ``(N, K, ...)``.
@@ -86,7 +84,7 @@ class Positions(NamedTuple):
 def check_channel_dim(channel_dim: int, name: str, output: Tensor) -> None:
     """Raises ValueError unless ``channel_dim`` is a dimension of a layer's output other
     than the first one, the batch."""
-    n = output.dim()
+    channel_dim, n = check_int("channel_dim", channel_dim), output.dim()
     if not -n < channel_dim < n or channel_dim == 0:
         raise ValueError(
             f"channel_dim: got {channel_dim}, but {name} has an output of shape "

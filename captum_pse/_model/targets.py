@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_pse._model.checks import check_int, check_integers
+
 #: Captum's formats of ``target``: one label for all examples, or one for each.
 Label: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]]
 
@@ -27,22 +29,18 @@ def _integers(name: str, values: Sequence[Any]) -> list[int]:
             raise TypeError(
                 f"{name}: got {value!r} of type {type(value).__name__}, want {_WANTED}"
             )
-        if abs(int(value)) >= 2**63:
-            raise ValueError(f"{name}: got {value}, want a class of the model")
-    return [int(value) for value in values]
+    return [check_int(name, value) for value in values]
 
 
 def _rows(name: str, label: Any) -> Tensor:
     """The labels as given: ``(length, D)``, or ``(1, D)`` for a single one."""
     if isinstance(label, Tensor):
-        if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-            raise TypeError(f"{name}: got a tensor of {label.dtype}, want {_WANTED}")
+        rows = check_integers(name, label, _WANTED)
         if label.dim() > 2 or label.numel() == 0:
             raise ValueError(
                 f"{name}: got a tensor of shape {tuple(label.shape)}, want one label "
                 "(0-D), one for each example (N,) or one index for each example (N, D)"
             )
-        rows = label.detach().to(torch.int64)
         return rows.reshape(1, 1) if rows.dim() == 0 else rows.reshape(len(rows), -1)
     if isinstance(label, tuple):
         return torch.tensor([_integers(name, label)])
@@ -86,7 +84,8 @@ def label_index(
 
     Raises:
         TypeError: A label is not an integer.
-        ValueError: The number of labels is not N, or tuples have different lengths.
+        ValueError: The number of labels is not N, int64 does not hold a label, or
+            tuples have different lengths.
     """
     rows = _rows(name, label)
     shared = not isinstance(label, list) and len(rows) == 1

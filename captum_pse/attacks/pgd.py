@@ -8,6 +8,7 @@ import torch
 from captum.robust import PGD
 from torch import Tensor, nn
 
+from captum_pse._model.checks import check_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.unchanged import unchanged
 
@@ -48,8 +49,11 @@ def targeted_pgd(
         *Tensor*: The adversarial images, ``(N, C, H, W)``.
 
     Raises:
-        ValueError: Images are not in [0, 1].
+        TypeError, ValueError: Images are not in [0, 1], or ``steps`` or ``batch_size``
+            is not a positive int.
     """
+    steps = check_int("steps", steps, 1)
+    batch_size = check_int("batch_size", batch_size, 1)
     check_unit_range("natural", natural)
     loss = nn.CrossEntropyLoss(reduction="none")
     attack = PGD(model, loss, lower_bound=0.0, upper_bound=1.0)

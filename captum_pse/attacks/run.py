@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_pse._model.checks import check_positive_int, check_tensors
+from captum_pse._model.checks import check_optional_int, check_tensors
 from captum_pse._model.forward import first_scores, require_eval_batch_norm
 from captum_pse._model.targets import Label, check_differ, check_index, label_index
 from captum_pse._model.unchanged import unchanged
@@ -51,8 +51,7 @@ def run_attack(
     if not isinstance(natural, Tensor):
         raise TypeError(f"natural: got {type(natural).__name__}, want a tensor")
     check_tensors(natural, natural, ("natural", "natural"))
-    if batch_size is not None:
-        check_positive_int("batch_size", batch_size)
+    batch_size = check_optional_int("batch_size", batch_size, 1)
     natural, n = natural.detach(), len(natural)
     if isinstance(attack, str):
         attack, model, options = attack_by_name(

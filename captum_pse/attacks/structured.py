@@ -14,7 +14,7 @@ from captum.robust import Perturbation
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_pse._model.checks import check_positive_int, check_tensors
+from captum_pse._model.checks import check_int, check_tensors
 from captum_pse._model.forward import ForwardFunc, first_scores
 from captum_pse._model.targets import Label, check_index, label_index
 from captum_pse._model.unchanged import unchanged
@@ -171,8 +171,8 @@ class StructuredAttack(Perturbation):
             "initial_constant": initial_constant,
         }  # fmt: skip
         _check_settings(settings, confidence)
-        check_positive_int("search_steps", search_steps)
-        check_positive_int("iterations", iterations)
+        search_steps = check_int("search_steps", search_steps, 1)
+        iterations = check_int("iterations", iterations, 1)
         modules = [f for f in (self.forward_func,) if isinstance(f, nn.Module)]
         with torch.inference_mode(False), torch.no_grad(), unchanged(*modules):
             problem = self._problem(

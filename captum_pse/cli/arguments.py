@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from captum_pse._model.checks import INT64_MAX
+
 
 def comma_separated(text: str) -> list[float]:
     """Numbers with commas between them, as ``0.5,0.5,0.5``."""
@@ -23,8 +25,20 @@ def comma_separated(text: str) -> list[float]:
 
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, want a number, 1 or more")
+    return _whole_number(text, 1)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, least: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= INT64_MAX:
+        wanted = f"a number, {least} or more"
+        if text.isdecimal() and int(text) > INT64_MAX:
+            wanted = f"a number up to {INT64_MAX}"
+        raise argparse.ArgumentTypeError(f"got {text!r}, want {wanted}")
     return int(text)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 from captum_pse._statistics import rank_correlation
 from captum_pse.groups.groups import Groups
 
@@ -134,7 +134,7 @@ def agreement(
         raise ValueError(
             f"attributions: got {len(attributions)} method(s), want at least two"
         )
-    check_positive_int("top", top)
+    top = check_int("top", top, 1)
     expanded = _expanded(attributions)
     inputs = next(iter(expanded.values()))
     groups = Groups.of(feature_mask, inputs)

@@ -25,7 +25,8 @@ class SceneConcepts(Dataset[ConceptSample]):
             Default: 0
 
     Raises:
-        ValueError: ``n`` is not positive.
+        TypeError, ValueError: ``n`` is not a positive int, or ``seed`` not one of 0 or
+            more.
         IndexError: There is no scene with the index of an item.
 
     Examples::

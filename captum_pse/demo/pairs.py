@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 from captum_pse.attacks.pgd import targeted_pgd
 from captum_pse.demo.model import load_model
 from captum_pse.demo.scenes import Scenes
@@ -44,7 +44,7 @@ def make_pairs(n: int = 12, eps: float = 6 / 255, steps: int = 20) -> Adversaria
     """
     if not 0 < eps <= 1:
         raise ValueError(f"eps: got {eps}, want more than 0, at most 1")
-    check_positive_int("steps", steps)
+    n, steps = check_int("n", n, 1), check_int("steps", steps, 1)
     images, labels = Scenes(n).batch()
     # The k-th scene of a class is attacked towards the k-th class after it.
     shift = 1 + torch.arange(n) // len(CLASSES) % (len(CLASSES) - 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 from captum_pse.demo.shapes import Array, both, box, disc, ellipse
 from captum_pse.demo.things import (
     BACKDROPS,
@@ -176,7 +176,7 @@ def draw_scene(seed: int, index: int) -> Scene:
         *Scene*: The scene; equal for equal arguments.
 
     Raises:
-        ValueError: ``seed`` or ``index`` is negative.
+        TypeError, ValueError: ``seed`` or ``index`` is not an int of 0 or more.
 
     Examples::
 
@@ -186,9 +186,7 @@ def draw_scene(seed: int, index: int) -> Scene:
         >>> torch.equal(scene.image, draw_scene(seed=0, index=3).image)
         True
     """
-    for name, value in (("seed", seed), ("index", index)):
-        if value < 0:
-            raise ValueError(f"{name}: got {value}, want 0 or more")
+    seed, index = check_int("seed", seed, 0), check_int("index", index, 0)
     rng = np.random.default_rng((seed, index))
     label = index % len(CLASSES)
     scene = str(rng.choice(SCENES))
@@ -215,7 +213,8 @@ class Scenes(Dataset[tuple[Tensor, int]]):
         seed (int, optional): Seed of the series, 0 or more. Default: 1
 
     Raises:
-        ValueError: ``n`` is not positive.
+        TypeError, ValueError: ``n`` is not a positive int, or ``seed`` not one of 0 or
+            more.
         IndexError: There is no scene with the index of an item.
 
     Examples::
@@ -232,8 +231,7 @@ class Scenes(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, n: int, seed: int = 1) -> None:
-        check_positive_int("n", n)
-        self.n, self.seed = n, seed
+        self.n, self.seed = check_int("n", n, 1), check_int("seed", seed, 0)
 
     def __len__(self) -> int:
         return self.n
@@ -247,7 +245,7 @@ class Scenes(Dataset[tuple[Tensor, int]]):
         Raises:
             IndexError: There is no such scene.
         """
-        if not 0 <= index < self.n:
+        if not 0 <= check_int("index", index) < self.n:
             raise IndexError(f"index: got {index}, want 0 to {self.n - 1}")
         return draw_scene(self.seed, index)
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from captum_pse._io.images import read_image
 from captum_pse._io.masks import CODED, GREY, read_mask
 from captum_pse._io.text import is_digits
+from captum_pse._model.checks import check_int
 from captum_pse.dissection._samples import Transform, make_sample
 from captum_pse.dissection.concepts import Concept, ConceptSample, Labels
 
@@ -133,7 +134,8 @@ class BrodenConcepts(Dataset[ConceptSample]):
     def _read_labels(self, row: dict[str, str], category: str, line: int) -> Labels:
         entries = row[category].split(";")
         if all(map(is_digits, entries)):
-            return torch.tensor([int(entry) for entry in entries])
+            what = f"dataset: {category} in row {line} of {self._index}"
+            return torch.tensor([check_int(what, int(entry)) for entry in entries])
         masks: list[Tensor] = []
         for entry in entries:
             path = self._file(entry, line)
@@ -187,8 +189,8 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]
 
 
 def _number(text: str, path: Path, line: int) -> int:
-    if not is_digits(text) or int(text) < 1:
+    if not is_digits(text):
         raise ValueError(
             f"dataset: got number {text!r} in row {line} of {path}, want 1 or more"
         )
-    return int(text)
+    return check_int(f"dataset: number in row {line} of {path}", int(text), 1)

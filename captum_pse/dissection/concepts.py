@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_pse._model.checks import check_int, check_integers
+
 #: The numbers of the concepts of one category in an image: a mask ``(h, w)``, 0 for
 #: none; masks ``(L, h, w)`` if a pixel has up to L concepts; or the numbers for the
 #: whole image, as a collection or a tensor ``()`` or ``(n,)``.
@@ -123,7 +125,9 @@ class Vocabulary:
     """
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
-        self.concepts = tuple(c._replace(number=int(c.number)) for c in concepts)
+        self.concepts = tuple(
+            c._replace(number=check_int("dataset: number", c.number)) for c in concepts
+        )
         if not self.concepts:
             raise ValueError("dataset: got no concepts, want at least one")
         self.categories = tuple(dict.fromkeys(c.category for c in self.concepts))
@@ -131,8 +135,8 @@ class Vocabulary:
         self.category = torch.tensor(
             [self.categories.index(c.category) for c in self.concepts]
         )
-        #: For each category, the index of a concept by its number; -1 for none.
-        self._index: dict[str, Tensor] = {}
+        #: For each category, its concepts' numbers, ascending, and their indices.
+        self._index: dict[str, tuple[Tensor, Tensor]] = {}
         for category in self.categories:
             members = [
                 (concept.number, index)
@@ -145,9 +149,8 @@ class Vocabulary:
                     f"dataset: got numbers {sorted(numbers)} for the concepts of "
                     f"category {category!r}, want different ones of 1 or more"
                 )
-            table = torch.full((max(numbers) + 1,), -1)
-            table[list(numbers)] = torch.tensor(indices)
-            self._index[category] = table
+            ordered, at = torch.tensor(numbers).sort()
+            self._index[category] = ordered, torch.tensor(indices)[at]
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -198,18 +201,19 @@ class Vocabulary:
         """Labels as indices into the vocabulary; -1 for none."""
         if isinstance(labels, (set, frozenset)):
             labels = sorted(labels)
-        labels = torch.as_tensor(labels)
-        if labels.numel() == 0:
+        what = f"dataset: labels of category {category!r} in sample {index}"
+        try:
+            labels = torch.as_tensor(labels)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{what}: got {labels!r} ({error})") from error
+        if labels.numel() == 0 or labels.dtype == torch.bool:
             labels = labels.long()
-        if labels.is_floating_point() or labels.is_complex():
-            raise TypeError(
-                f"dataset: got labels of {labels.dtype} for category {category!r} in "
-                f"sample {index}, want integers"
-            )
-        numbers, table = labels.detach().cpu().long(), self._index[category]
-        in_table = (numbers >= 0) & (numbers < len(table))
-        concepts = table[numbers.where(in_table, 0)]
-        wrong = ~in_table | ((concepts < 0) & (numbers != 0))
+        numbers = check_integers(what, labels, "integers").cpu().contiguous()
+        ordered, indices = self._index[category]
+        at = torch.searchsorted(ordered, numbers).clamp(max=len(ordered) - 1)
+        known = ordered[at] == numbers
+        concepts = indices[at].where(known, -1)
+        wrong = ~known & (numbers != 0)
         if wrong.any():
             raise ValueError(
                 f"dataset: got label {int(numbers[wrong][0])} of category "

@@ -15,7 +15,7 @@ from captum_pse._drawing.images import to_numpy
 from captum_pse._drawing.panels import bare
 from captum_pse._drawing.styles import OKABE_ITO
 from captum_pse._io.text import printable
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 
 if TYPE_CHECKING:
     from captum_pse.dissection.concepts import ConceptDataset
@@ -55,7 +55,7 @@ def plot_detectors(
         >>> sum(bar.get_height() for bar in panel.patches) == int(found.sum()) > 0
         True
     """
-    check_positive_int("most", most)
+    most = check_int("most", most, 1)
     names = list(result.layers) if layers is None else list(layers)
     colours = {
         category: OKABE_ITO[i % len(OKABE_ITO)]
@@ -120,7 +120,8 @@ def plot_units(
         unit's mask. Images with values outside [0, 1] are rescaled one by one.
 
     Raises:
-        ValueError: There is no such layer or unit.
+        TypeError, ValueError: There is no such layer or unit, or ``n_images`` is not a
+            positive int.
 
     Examples::
 
@@ -138,11 +139,10 @@ def plot_units(
     iou, concepts = result.best(layer)
     if units is None:
         units = iou.argsort(descending=True, stable=True)[:8].tolist()
-    units = [int(unit) for unit in units]
+    units = [check_int("units", unit) for unit in units]
+    n_images = check_int("n_images", n_images, 1)
     if not units or not all(0 <= unit < len(iou) for unit in units):
-        raise ValueError(
-            f"units: got {list(units)}, want numbers from 0 to {len(iou) - 1}"
-        )
+        raise ValueError(f"units: got {units}, want numbers from 0 to {len(iou) - 1}")
     figure = Figure(figsize=(1.7 * n_images, 1.95 * len(units)), layout="constrained")
     axes = figure.subplots(len(units), n_images, squeeze=False)
     for row, unit in zip(axes, units, strict=True):

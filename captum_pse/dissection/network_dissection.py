@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from captum_pse._model.activations import ActivationReader
-from captum_pse._model.checks import check_fraction, check_positive_int
+from captum_pse._model.checks import check_fraction, check_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import find_layer, layer_names
 from captum_pse._model.positions import Positions
@@ -159,7 +159,8 @@ class NetworkDissection:
 
         Raises:
             TypeError: A layer does not return one tensor, or labels are not integers.
-            ValueError: The data set is empty; ``batch_size`` is not positive; a sample
+            ValueError: The data set is empty; ``batch_size`` is not positive;
+                ``num_workers`` or ``memory_limit`` is negative; a sample
                 has an unknown category or number, or masks of different sizes; a
                 layer's output is not ``(N, K, H, W)``; an activation is not finite; a
                 sample is not the same each time it is read; or ``checkpoints`` is given
@@ -167,7 +168,9 @@ class NetworkDissection:
         """
         if len(dataset) == 0:
             raise ValueError("dataset: got an empty one, want at least one image")
-        check_positive_int("batch_size", batch_size)
+        batch_size = check_int("batch_size", batch_size, 1)
+        num_workers = check_int("num_workers", num_workers, 0)
+        memory_limit = check_int("memory_limit", memory_limit, 0)
         network = Network(self.forward_func, self.layers, self.names, self.positions)
         run = Run(
             network,
@@ -232,11 +235,12 @@ class NetworkDissection:
         (maps,) = ActivationReader(self.forward_func, [module])((images.to(device),))
         maps = self.positions.maps(maps, layer)
         n_units = len(result.layers[layer].thresholds)
+        units = [check_int("units", unit) for unit in units]
         if not all(0 <= unit < n_units for unit in units):
             raise ValueError(
-                f"units: got {list(units)}, want numbers from 0 to {n_units - 1}"
+                f"units: got {units}, want numbers from 0 to {n_units - 1}"
             )
-        chosen = torch.tensor(list(units))
+        chosen = torch.tensor(units, dtype=torch.int64)
         thresholds = result.layers[layer].thresholds[chosen]
         wide = interpolate(
             maps[:, chosen], images.shape[2:], mode="bilinear", align_corners=False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_pse._io.saved import number, numbered
+from captum_pse._model.checks import check_integers
 from captum_pse.groups.masks import default_feature_mask
 
 
@@ -41,7 +42,8 @@ class Groups:
         Raises:
             TypeError: A mask is not a tensor of integers.
             ValueError: The number of masks is not the number of inputs, a mask does not
-                broadcast to its input, or no feature is in any group.
+                broadcast to its input, int64 does not hold an id, or no feature is in
+                any group.
         """
         if feature_mask is None:
             feature_mask = default_feature_mask(inputs)
@@ -150,9 +152,7 @@ def _checked(mask: Tensor, x: Tensor) -> Tensor:
         raise TypeError(
             f"feature_mask: got {type(mask).__name__}, want a tensor of integers"
         )
-    if mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool:
-        raise TypeError(f"feature_mask: got {mask.dtype}, want a tensor of integers")
-    mask = mask.detach().to(x.device, torch.int64).contiguous()
+    mask = check_integers("feature_mask", mask).to(x.device).contiguous()
     mask = mask.reshape((1,) * (x.dim() - mask.dim()) + tuple(mask.shape))
     if not fits(mask, x):
         raise ValueError(

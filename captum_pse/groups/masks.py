@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 
 #: Number of cells of :func:`default_feature_mask` along an image's longer side.
 DEFAULT_CELLS = 14
 
 
 def _per_axis(name: str, value: int | Sequence[int], n_axes: int) -> tuple[int, ...]:
-    values = (value,) * n_axes if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Iterable) else (value,) * n_axes
     if not values or len(values) != n_axes:
         raise ValueError(
             f"{name}: got {value!r}, want a positive int or one for each of the "
             f"{n_axes or 'spatial'} axes"
         )
-    for side in values:
-        check_positive_int(name, side)
-    return values
+    return tuple(check_int(name, side, 1) for side in values)
 
 
 def grid_mask(
@@ -45,6 +43,7 @@ def grid_mask(
         *Tensor*: int64, shape ``(1, 1, *size)``, ids 0, 1, ... in reading order.
 
     Raises:
+        TypeError: A size, cell or count is not an integer.
         ValueError: A size, cell or count is not positive, there are more cells than
             pixels, or both or neither of ``cell`` and ``count`` are given.
 
@@ -125,7 +124,8 @@ def superpixel_mask(
 
     Raises:
         ImportError: scikit-image is not installed (extra ``superpixels``).
-        ValueError: ``images`` is not a batch of images.
+        TypeError, ValueError: ``images`` is not a batch of images, or ``n_segments`` is
+            not a positive int.
 
     Examples::
 
@@ -142,6 +142,7 @@ def superpixel_mask(
         ) from error
     if images.dim() != 4:
         raise ValueError(f"images: got shape {tuple(images.shape)}, want (N, C, H, W)")
+    n_segments = check_int("n_segments", n_segments, 1)
     masks = [
         torch.from_numpy(
             slic(

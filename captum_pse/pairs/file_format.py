@@ -34,6 +34,7 @@ from captum_pse._io.checked import (
 )
 from captum_pse._io.digest import digest
 from captum_pse._io.files import atomic_path
+from captum_pse._model.checks import check_integers
 
 Array = npt.NDArray[Any]
 
@@ -199,7 +200,8 @@ def _labels(name: str, array: Array, n: int) -> Tensor:
         raise ValueError(
             f"{name}: got {array.dtype} of shape {array.shape}, want integers ({n},)"
         )
-    return torch.from_numpy(array.astype(np.int64))
+    native = array.astype(array.dtype.newbyteorder("="))
+    return check_integers(name, torch.from_numpy(native))
 
 
 def _names(array: Array) -> list[str]:

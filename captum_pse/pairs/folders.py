@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from captum_pse._io.image_files import SUFFIXES, Facts
 from captum_pse._io.images import read_image
 from captum_pse._io.text import is_digits
-from captum_pse._model.checks import check_tensors
+from captum_pse._model.checks import check_int, check_tensors
 from captum_pse._model.forward import first_scores
 from captum_pse._model.targets import predicted_index
 from captum_pse.pairs.pair import AdversarialPair
@@ -112,6 +112,7 @@ def label_by_predictions(
         ValueError: The attack changed no prediction, or the model does not take the
             images.
     """
+    batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
     true, attack = (
         torch.cat(

@@ -318,13 +318,13 @@ class AdversarialPair:
             2
         """
         chosen = examples
-        if not isinstance(examples, slice):
-            chosen = torch.as_tensor(examples).cpu()
-            # torch.as_tensor([]) is a float tensor.
-            chosen = chosen if chosen.numel() else chosen.long()
         try:
+            if not isinstance(examples, slice):
+                chosen = torch.as_tensor(examples).cpu()
+                # torch.as_tensor([]) is a float tensor.
+                chosen = chosen if chosen.numel() else chosen.long()
             rows = torch.arange(len(self))[chosen].reshape(-1).tolist()
-        except IndexError as error:
+        except (IndexError, RuntimeError, ValueError) as error:
             raise IndexError(
                 f"examples: got {examples!r}, want some of {len(self)} ({error})"
             ) from error

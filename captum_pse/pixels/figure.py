@@ -19,7 +19,7 @@ from captum_pse._drawing.images import (
 )
 from captum_pse._drawing.panels import bare, draw_map, existing, headline
 from captum_pse._drawing.styles import STYLES
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 from captum_pse.groups.types import COLORS, TYPES
 from captum_pse.pixels.maps import pixel_maps
 
@@ -190,7 +190,7 @@ def plot_groups(
         True
     """
     existing(len(result), example)
-    check_positive_int("most", most)
+    most = check_int("most", most, 1)
     order = result.effect[example].argsort(descending=True, stable=True)[:most]
     labels = [str(i) for i in result.groups.ids[order].tolist()]
     figure = Figure(figsize=(9, 4), layout="constrained")

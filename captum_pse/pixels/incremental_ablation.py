@@ -16,7 +16,12 @@ from torch import Tensor
 from captum_pse._engine.ablation import Ablation
 from captum_pse._engine.batches import MEMORY_LIMIT
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
-from captum_pse._model.checks import Tensors, check_positive_int
+from captum_pse._model.checks import (
+    Tensors,
+    check_int,
+    check_integers,
+    check_optional_int,
+)
 from captum_pse._model.forward import (
     ForwardFunc,
     forward_args,
@@ -80,7 +85,7 @@ class IncrementalAblation(PerturbationAttribution):
     ) -> None:
         super().__init__(forward_func)
         check_engine(engine)
-        check_positive_int("memory_limit", memory_limit)
+        memory_limit = check_int("memory_limit", memory_limit, 1)
         self.engine: Engine = engine
         self.memory_limit = memory_limit
 
@@ -139,15 +144,19 @@ class IncrementalAblation(PerturbationAttribution):
             EngineWarning: ``engine="incremental"`` cannot be used, or the scores of the
                 incremental engine failed the check. Full passes are used instead.
         """
-        if perturbations_per_eval is not None:
-            check_positive_int("perturbations_per_eval", perturbations_per_eval)
+        perturbations_per_eval = check_optional_int(
+            "perturbations_per_eval", perturbations_per_eval, 1
+        )
         xs = tuple(x.detach() for x in _format_tensor_into_tuples(inputs))
         x0s = tuple(
             (b if isinstance(b, Tensor) else torch.full_like(x[:1], b)).detach().to(x)
             for x, b in zip(xs, _format_baseline(baselines, xs), strict=True)
         )
         args = forward_args(additional_forward_args)
-        masks = _format_feature_mask(feature_mask, xs)
+        masks = tuple(
+            check_integers("feature_mask", mask)
+            for mask in _format_feature_mask(feature_mask, xs)
+        )
         least = min(int(mask.min()) for mask in masks)
         groups = Groups.of(tuple(mask - min(least, 0) for mask in masks), xs)
         require_eval_batch_norm(self.forward_func)

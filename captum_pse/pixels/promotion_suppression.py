@@ -13,7 +13,12 @@ from captum_pse._engine.ablation import Ablation
 from captum_pse._engine.batches import MEMORY_LIMIT
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._engine.path import path_changes
-from captum_pse._model.checks import Tensors, check_choice, check_positive_int
+from captum_pse._model.checks import (
+    Tensors,
+    check_choice,
+    check_int,
+    check_optional_int,
+)
 from captum_pse._model.forward import ForwardFunc, forward_args
 from captum_pse._model.targets import Label, exact
 from captum_pse._model.usage import log_usage
@@ -122,8 +127,8 @@ class PromotionSuppression(PerturbationAttribution):
         super().__init__(forward_func)
         check_choice("method", method, PIXEL_METHODS)
         check_engine(engine)
-        check_positive_int("n_steps", n_steps)
-        check_positive_int("memory_limit", memory_limit)
+        n_steps = check_int("n_steps", n_steps, 1)
+        memory_limit = check_int("memory_limit", memory_limit, 1)
         if not 0 < eps < math.inf:
             raise ValueError(f"eps: got {eps}, want a positive number")
         if not 0 <= threshold < math.inf:
@@ -254,8 +259,9 @@ class PromotionSuppression(PerturbationAttribution):
             >>> bool((result.effect >= 0).all())
             True
         """
-        if perturbations_per_eval is not None:
-            check_positive_int("perturbations_per_eval", perturbations_per_eval)
+        perturbations_per_eval = check_optional_int(
+            "perturbations_per_eval", perturbations_per_eval, 1
+        )
         args = forward_args(additional_forward_args)
         sides = Sides.of(inputs, baselines)
         groups = Groups.of(feature_mask, sides.inputs)

@@ -12,7 +12,7 @@ from captum_pse._engine.choice import Engine
 from captum_pse._io.files import atomic_results, plain, write_csv, write_json
 from captum_pse._io.manifest import manifest
 from captum_pse._io.text import file_name
-from captum_pse._model.checks import check_choice
+from captum_pse._model.checks import check_choice, check_int, check_optional_int
 from captum_pse._model.layers import last_spatial_layer
 from captum_pse.groups.masks import image_mask
 from captum_pse.pairs.pair import AdversarialPair
@@ -101,11 +101,13 @@ def explain(
         which the attack succeeds, None if it fails on all groups.
 
     Raises:
-        ValueError: The model does not take the images, a label is not one of its
-            classes, the model has no such layer, the pairs are not images, or a setting
-            has the name of one that the result writes down itself.
+        TypeError, ValueError: The model does not take the images, a label is not one of
+            its classes, the model has no such layer, the pairs are not images, or a
+            setting has the name of one that the result writes down itself.
     """
     check_choice("level", level, LEVELS)
+    cell = check_optional_int("cell", cell, 1)
+    batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
     first = check_pairs(model, pairs, device)
     if level == "pixel":

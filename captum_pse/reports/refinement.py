@@ -12,6 +12,7 @@ from torch import nn
 
 from captum_pse._io.files import atomic_results, write_csv, write_json
 from captum_pse._io.manifest import manifest
+from captum_pse._model.checks import check_int, check_optional_int
 from captum_pse._model.layers import last_spatial_layer
 from captum_pse.groups.masks import image_mask
 from captum_pse.pairs.labels import PredictionWarning
@@ -54,6 +55,8 @@ def refine_pairs(
     """
     from tqdm.auto import tqdm
 
+    cell = check_optional_int("cell", cell, 1)
+    batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
     first = check_pairs(model, pairs, device)
     mask = image_mask(first[0], cell)

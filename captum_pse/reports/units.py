@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from captum_pse._io.files import atomic_results, write_csv, write_json
 from captum_pse._io.manifest import manifest
 from captum_pse._io.text import file_name
+from captum_pse._model.checks import check_int
 from captum_pse._model.layers import last_spatial_layer
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import NetworkDissection
@@ -86,6 +87,7 @@ def explain_units(
         TypeError, ValueError: As :func:`captum_pse.reports.explain.explain` and
             :meth:`captum_pse.NetworkDissection.dissect`.
     """
+    batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
     first = check_pairs(model, pairs, device)
     names = list(layers) if layers else [last_spatial_layer(model, first)]

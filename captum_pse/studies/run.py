@@ -15,7 +15,7 @@ from captum_pse._io.distributed import barrier, rank_and_size
 from captum_pse._io.files import atomic_results, plain, write_csv, write_json
 from captum_pse._io.manifest import checked_settings, versions
 from captum_pse._io.text import file_name
-from captum_pse._model.checks import check_int, check_positive_int
+from captum_pse._model.checks import check_int, check_optional_int
 from captum_pse._model.layers import find_layers, last_spatial_layer
 from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS, check_unit_range
 from captum_pse.dissection.concepts import ConceptDataset
@@ -147,9 +147,10 @@ def study(
         raise ValueError(
             f"adaptive_eps: got {adaptive_eps}, want more than 0, at most 1"
         )
-    check_positive_int("adaptive_steps", adaptive_steps)
-    check_positive_int("batch_size", batch_size)
-    check_int("seed", seed, 0)
+    adaptive_steps = check_int("adaptive_steps", adaptive_steps, 1)
+    batch_size = check_int("batch_size", batch_size, 1)
+    seed = check_int("seed", seed, 0)
+    cell = check_optional_int("cell", cell, 1)
     device = str(device)
     model = model.to(device)
     firsts = [check_pairs(model, pairs, device) for pairs in attacks.values()]

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from captum_pse._io.distributed import rank_and_size
 from captum_pse._model.activations import scores_and_activations
-from captum_pse._model.checks import check_choice, check_positive_int
+from captum_pse._model.checks import check_choice, check_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
 from captum_pse._model.positions import Positions, check_channel_dim
@@ -291,7 +291,8 @@ class DissectionSensitivity(
             >>> bool((sensitivity.against_control > 1).all())
             True
         """
-        check_positive_int("batch_size", batch_size)
+        batch_size = check_int("batch_size", batch_size, 1)
+        seed = check_int("seed", seed, 0)
         running = [RunningSensitivity(norm, self.channel_dim) for _ in self._layers]
         rank, size = rank_and_size()
         starts = range(0, len(pairs), batch_size)

@@ -11,7 +11,7 @@ from captum_pse._drawing.figure import Figure
 from captum_pse._drawing.images import to_numpy
 from captum_pse._drawing.panels import existing, headline
 from captum_pse._drawing.styles import STYLES
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 from captum_pse.groups.types import COLORS
 from captum_pse.units.norms import unit_norm
 
@@ -64,7 +64,7 @@ def plot_unit_changes(
         True
     """
     existing(len(result), example)
-    check_positive_int("most", most)
+    most = check_int("most", most, 1)
     up, down, change = (
         to_numpy(unit_norm(values, "l2", result.channel_dim)[example])
         for values in (result.promotion, result.suppression, result.change)
@@ -108,7 +108,7 @@ def plot_sensitivity(
     Raises:
         ValueError: ``most`` is not positive.
     """
-    check_positive_int("most", most)
+    most = check_int("most", most, 1)
     mean, control = to_numpy(result.mean), to_numpy(result.control)
     low, high = (to_numpy(side) for side in result.interval())
     order = np.argsort(-np.abs(mean), kind="stable")[:most]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_pse._model.checks import check_fraction
+from captum_pse._model.checks import check_fraction, check_int
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.units.dissection_sensitivity import DissectionSensitivity
 from captum_pse.units.masked_copy import masked_copy
@@ -155,6 +155,7 @@ def harden(
     ranking = sensitivity.mean
     if counts is None:
         counts = [units_in(fraction, len(ranking)) for fraction in FRACTIONS]
+    counts = [check_int("counts", count, 0) for count in counts]
     evaluate = partial(
         evaluate_masking,
         model,

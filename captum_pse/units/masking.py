@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._model.activations import scores_and_activations
-from captum_pse._model.checks import check_choice
+from captum_pse._model.checks import check_choice, check_int, check_integers
 from captum_pse._model.layers import Layer, find_layer
 from captum_pse._model.positions import check_channel_dim
 
@@ -87,6 +87,7 @@ def unit_range(
         >>> bool(((found.low <= found.mean) & (found.mean <= found.high)).all())
         True
     """
+    batch_size = check_int("batch_size", batch_size, 1)
     found = find_layer(model, layer)
     total, count, lows, highs = torch.zeros(()), 0, [], []
     for batch in inputs.split(batch_size):
@@ -202,17 +203,17 @@ def mask_units(
 
 def unit_numbers(numbers: Sequence[int] | Tensor) -> Tensor:
     """The indices of units, int64 ``(n,)``, from indices or a bool tensor ``(K,)``."""
-    chosen = torch.as_tensor(numbers if isinstance(numbers, Tensor) else list(numbers))
-    if chosen.numel() == 0:
-        return chosen.long().flatten()
-    is_mask = chosen.dtype == torch.bool and isinstance(numbers, Tensor)
-    if chosen.dim() == 1 and is_mask:
-        return chosen.nonzero()[:, 0]
-    if chosen.dim() != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
-        raise TypeError(
-            f"units: got {numbers!r}, want indices of units or a bool tensor (K,)"
-        )
-    return chosen.long()
+    if not isinstance(numbers, Tensor):
+        chosen = [check_int("units", number) for number in numbers]
+        return torch.tensor(chosen, dtype=torch.int64)
+    if numbers.numel() == 0:
+        return numbers.long().flatten()
+    wanted = "indices of units or a bool tensor (K,)"
+    if numbers.dim() != 1:
+        raise TypeError(f"units: got shape {tuple(numbers.shape)}, want {wanted}")
+    if numbers.dtype == torch.bool:
+        return numbers.nonzero()[:, 0]
+    return check_integers("units", numbers, wanted)
 
 
 def _masked(

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from captum_pse._io.saved import SavedResult, renamed
 from captum_pse._model.activations import scores_and_activations
+from captum_pse._model.checks import check_int
 from captum_pse._model.forward import require_eval_batch_norm, run_forward
 from captum_pse._model.layers import Layer, find_layer
 from captum_pse._model.positions import check_channel_dim
@@ -205,6 +206,7 @@ def evaluate_masking(
         >>> [(row["masked"], row["units"], row["clean"]) for row in curves.table()[:2]]
         [('sensitive', 0, 1.0), ('sensitive', 96, 0.25)]
     """
+    batch_size = check_int("batch_size", batch_size, 1)
     require_eval_batch_norm(model)
     x, x0, t, t0 = pairs
     if not isinstance(x, Tensor) or not isinstance(t, Tensor):
@@ -215,11 +217,11 @@ def evaluate_masking(
     check_channel_dim(channel_dim, layer, activation)
     n_units = activation.shape[channel_dim]
     _check_rankings(rankings, n_units, layer)
+    counts = [check_int("counts", count) for count in counts]
     if not counts or not all(0 <= count <= n_units for count in counts):
-        raise ValueError(
-            f"counts: got {list(counts)}, want numbers from 0 to {n_units}"
-        )
-    if len(seeds) < 1:
+        raise ValueError(f"counts: got {counts}, want numbers from 0 to {n_units}")
+    seeds = [check_int("seeds", seed, 0) for seed in seeds]
+    if not seeds:
         raise ValueError("seeds: got none, want at least one")
     ranges: dict[Layer, UnitRange] | None = None
     if mode != "zero":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from captum_pse._model.checks import check_positive_int
+from captum_pse._model.checks import check_int
 from captum_pse._statistics import adjusted, enrichment, rank_correlation_test
 from captum_pse.dissection.result import Dissection
 from captum_pse.units.sensitivity import UnitSensitivity
@@ -142,9 +142,9 @@ def relate(
         *Relation*: Has ``.table()``, ``.enrichment_table()`` and ``.plot()``.
 
     Raises:
-        ValueError: A layer was not dissected, was dissected with another number of
-            units, or has fewer units than one of ``tops``; ``tops`` or ``permutations``
-            are not positive.
+        TypeError, ValueError: A layer was not dissected, was dissected with another
+            number of units, or has fewer units than one of ``tops``; ``tops`` or
+            ``permutations`` are not positive, or ``seed`` is negative.
 
     Examples::
 
@@ -159,10 +159,13 @@ def relate(
         64
     """
     layers = [sensitivity] if isinstance(sensitivity, UnitSensitivity) else sensitivity
-    wanted = None if tops is None else sorted(set(tops))
-    if wanted is not None and (not wanted or wanted[0] < 1):
-        raise ValueError(f"tops: got {wanted}, want positive numbers of units")
-    check_positive_int("permutations", permutations)
+    wanted = None
+    if tops is not None:
+        wanted = sorted({check_int("tops", top, 1) for top in tops})
+        if not wanted:
+            raise ValueError("tops: got none, want positive numbers of units")
+    seed = check_int("seed", seed, 0)
+    permutations = check_int("permutations", permutations, 1)
     correlations: list[dict[str, Any]] = []
     enrichments: list[dict[str, Any]] = []
     values = {}

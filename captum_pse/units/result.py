@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
-from captum_pse._model.checks import check_choice
+from captum_pse._model.checks import check_choice, check_int
 from captum_pse.pairs.labels import records
 from captum_pse.pairs.scored import PairResult, ScoredPair
 from captum_pse.units.norms import Norm, relative_to, unit_norm
@@ -143,7 +143,11 @@ class UnitDecomposition(PairResult):
             :meth:`~captum_pse.pairs.labels.PairLabels.columns`, ``mean_sensitivity``
             (the mean over units, L2) and ``most_sensitive_units``, the indices of the
             units with the largest sensitivity relative to their scale.
+
+        Raises:
+            TypeError, ValueError: ``top`` is not an int of 0 or more.
         """
+        top = check_int("top", top, 0)
         relative = self.sensitivity(relative=True)
         order = relative.argsort(dim=1, descending=True, stable=True)[:, :top]
         return records(

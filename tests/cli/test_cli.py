@@ -795,6 +795,22 @@ def test_usage(arguments, code, capsys):
         assert f"--cell: got {arguments[-1]!r}, want a number, 1 or more" in printed.err
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--seed=-1", "argument --seed: got '-1', want a number, 0 or more"),
+        ("--seed=1.5", "argument --seed: got '1.5', want a number, 0 or more"),
+        (f"--seed={2**63}", f"argument --seed: got '{2**63}', want a number up to"),
+        (f"--cell={2**63}", f"argument --cell: got '{2**63}', want a number up to"),
+        (f"--batch-size={2**64}", f"--batch-size: got '{2**64}', want a number up to"),
+    ],
+)
+def test_integers(argument, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["study", argument])
+    assert message in capsys.readouterr().err
+
+
 def test_installed_as_a_module():
     done = subprocess.run(
         [sys.executable, "-m", "captum_pse.cli", "--version"],

@@ -483,7 +483,7 @@ def test_relation_figure():
 BAD_RELATIONS = {
     "layer": ({"layer": "conv"}, {}, "sensitivity: got layer 'conv', want one of"),
     "units": ({"mean": torch.rand(5)}, {}, "got 5 units of 'layer', want 30"),
-    "tops": ({}, {"tops": [0, 3]}, r"tops: got \[0, 3\], want positive"),
+    "tops": ({}, {"tops": [0, 3]}, "tops: got 0, want a positive int"),
     "larger": ({}, {"tops": [5, 31]}, "tops: got 31, want at most the 30 units"),
     "permutations": ({}, {"permutations": 0}, "permutations: got 0"),
 }

@@ -44,7 +44,10 @@ def _attacks(parser: argparse.ArgumentParser) -> None:
         help=f"steps of the adaptive attack (default: {ADAPTIVE_STEPS})",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of all random numbers (default: 0)"
+        "--seed",
+        type=arguments.seed,
+        default=0,
+        help="seed of all random numbers (default: 0)",
     )
 
 
