@@ -215,7 +215,8 @@ class DissectionSensitivity(
                 :meth:`attribute`. Default: None
             norm (str, optional): See :meth:`captum_pse.UnitDecomposition.sensitivity`.
                 Default: ``"l2"``
-            relative (bool, optional): Whether to divide by the unit's scale; see
+            relative (bool, optional): Whether to divide by the unit's scale, which
+                counts as at least a tenth of the layer's mean; see
                 :meth:`captum_pse.UnitDecomposition.sensitivity`. Default: False
             additional_forward_args (Any, optional): As for :meth:`attribute`.
                 Default: None

@@ -25,6 +25,17 @@ def unit_norm(values: Tensor, norm: Norm, channel_dim: int = 1) -> Tensor:
     return torch.linalg.vector_norm(rows, order, dim=2)
 
 
+#: A unit's scale counts as at least this fraction of the mean scale of its layer.
+FLOOR = 0.1
+
+
 def relative_to(change: Tensor, scale: Tensor) -> Tensor:
-    """``change / scale`` with 0/0 = 0."""
-    return torch.where(change == 0, 0, change / scale)
+    """``change`` of K units, ``(..., K)``, divided by their ``scale``, ``(K,)``.
+
+    A scale counts as at least :data:`FLOOR` of the mean scale of the K units, so that
+    units with a scale of almost 0 do not lead a ranking for that reason. If all scales
+    are 0, changes are divided by the mean absolute change instead. 0/0 is 0.
+    """
+    mean = scale.mean()
+    least = FLOOR * mean if mean > 0 else change.abs().mean()
+    return torch.where(change == 0, 0, change / scale.clamp(min=least))

@@ -102,8 +102,10 @@ class UnitDecomposition(PairResult):
                 ``"linf"``, or ``"mean"``, the mean of the signed change.
                 Default: ``"l2"``
             relative (bool, optional): Whether to divide by :meth:`scale`, because raw
-                norms mostly follow it. A unit that is 0 on all natural examples has
-                sensitivity 0 if it does not change, else infinity. Default: False
+                norms mostly follow it. A unit's scale counts as at least a tenth of the
+                mean scale of the layer's units, so that units that are almost silent on
+                natural examples do not lead. If all units are silent, changes are
+                divided by their mean instead. Default: False
 
         Returns:
             *Tensor*: ``(N, K)``, in activation units, or without unit if relative; at
@@ -142,7 +144,7 @@ class UnitDecomposition(PairResult):
             *list[dict]*: ``example``, the columns of
             :meth:`~captum_pse.pairs.labels.PairLabels.columns`, ``mean_sensitivity``
             (the mean over units, L2) and ``most_sensitive_units``, the indices of the
-            units with the largest sensitivity relative to their scale.
+            units with the largest relative :meth:`sensitivity`.
 
         Raises:
             TypeError, ValueError: ``top`` is not an int of 0 or more.
@@ -164,17 +166,20 @@ class UnitDecomposition(PairResult):
 
         Returns:
             *list[dict]*: ``example``, ``layer``, ``unit``, ``sensitivity`` (the L2 norm
-            of the change), ``relative`` (``sensitivity`` divided by :meth:`scale`),
-            ``promotion`` and ``suppression`` (the L2 norms of these components). See
-            :meth:`sensitivity`.
+            of the change), ``scale`` (see :meth:`scale`), ``relative``
+            (``sensitivity`` divided by ``scale``, which counts as at least a tenth of
+            the layer's mean), ``promotion`` and ``suppression`` (the L2 norms of these
+            components). See :meth:`sensitivity`.
         """
+        sensitivity = self.sensitivity()
         columns = {
-            "sensitivity": self.sensitivity(),
+            "sensitivity": sensitivity,
+            "scale": self.scale().expand_as(sensitivity),
             "relative": self.sensitivity(relative=True),
             "promotion": unit_norm(self.promotion, "l2", self.channel_dim),
             "suppression": unit_norm(self.suppression, "l2", self.channel_dim),
         }
-        n_units = columns["sensitivity"].shape[1]
+        n_units = sensitivity.shape[1]
         rows = zip(*(x.flatten().tolist() for x in columns.values()), strict=True)
         return [
             {

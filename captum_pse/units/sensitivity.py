@@ -62,14 +62,15 @@ class UnitSensitivity(SavedResult):
 
     @property
     def relative(self) -> Tensor:
-        """``(K,)``: ``mean / scale`` with 0/0 = 0. Raw norms mostly follow the
-        scale."""
+        """``(K,)``: ``mean / scale``, where a scale counts as at least a tenth of the
+        mean scale of the layer's units. Raw norms mostly follow the scale."""
         return relative_to(self.mean, self.scale)
 
     @property
     def against_control(self) -> Tensor:
-        """``(K,)``: ``|mean| / control`` with 0/0 = 0. Above 1, the unit changes more
-        under the attack than under noise of the same size."""
+        """``(K,)``: ``|mean| / control``, where a control counts as at least a tenth of
+        the mean control of the layer's units. Above 1, the unit changes more under the
+        attack than under noise of the same size."""
         return relative_to(self.mean.abs(), self.control)
 
     def __len__(self) -> int:

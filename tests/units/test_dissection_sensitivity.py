@@ -22,6 +22,7 @@ from captum_pse import (
     relate,
 )
 from captum_pse.dissection import Concept, LayerOverlaps
+from captum_pse.reports.page.units import changed_in_pair
 from captum_pse.units.norms import NORMS
 from captum_pse.units.result import UNIT_COMPONENTS
 from captum_pse.visualization import plot_relation, plot_unit_changes
@@ -112,13 +113,43 @@ def test_norms_by_a_literal_loop(layer, channel_dim, norm):
     torch.testing.assert_close(relative.float(), wanted / scale, rtol=1e-5, atol=1e-6)
 
 
-def test_silent_units():
-    """0/0 is 0; a change of a unit that is 0 on natural inputs is infinite."""
+#: The natural and the adversarial values of units, and the relative sensitivity.
+SCALES = {
+    # The mean scale is 1, so every scale counts as at least 0.1.
+    "silent": ([0, 0, 1, 3], [0, 0.02, 1.5, 0], [0, 0.2, 0.5, 1]),
+    "almost silent": ([1e-9, 0.05, 0.95, 3], [0.02, 0.05, 1.9, 3], [0.2, 0, 1, 0]),
+    "at the floor": ([0.1, 0.9, 1, 2], [0.2, 0.9, 1, 2], [1, 0, 0, 0]),
+    # No unit has a scale: the mean change, 1, takes its place.
+    "all silent": ([0, 0, 0, 0], [0, 1, 3, 0], [0, 1, 3, 0]),
+    "no change": ([0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize(("x0", "x", "wanted"), SCALES.values(), ids=SCALES)
+def test_silent_units_do_not_lead(x0, x, wanted):
     model = nn.Sequential(nn.ReLU(), nn.Flatten())
-    x0 = torch.tensor([[0.0, 0.0, 2.0]])
-    x = torch.tensor([[0.0, 1.0, 3.0]])
-    got = DissectionSensitivity(model, "0").unit_sensitivity(x, x0, 1, 0, relative=True)
-    assert got.tolist() == [[0, math.inf, 0.5]]
+    natural, adversarial = torch.tensor([[x0], [x]], dtype=torch.float64)
+    result = DissectionSensitivity(model, "0").decompose(adversarial, natural, 1, 0)
+    relative = result.sensitivity(relative=True)
+    assert relative[0].tolist() == pytest.approx(wanted, abs=1e-7)
+    rows = result.table()
+    assert [row["relative"] for row in rows] == relative[0].tolist()
+    assert [row["scale"] for row in rows] == x0
+    lead = int(torch.tensor(wanted).argmax())
+    assert result.summary(top=1)[0]["most_sensitive_units"] == [lead]
+    drawn = changed_in_pair(result, [{**row, "layer": "0"} for row in rows], top=1)
+    assert drawn.rows[0] == (
+        *(f"{lead}", f"{abs(x[lead] - x0[lead]):.3g}", f"{x0[lead]:.3g}"),
+        f"{wanted[lead]:.2f}",
+    )
+    # The same of a set of pairs, for its scale and for its control.
+    change = (adversarial - natural)[0].abs()
+    scale, none = natural[0], torch.zeros(4)
+    for made in (
+        UnitSensitivity("0", "l2", 1, change, none, none, scale).relative,
+        UnitSensitivity("0", "l2", 1, change, none, scale, none).against_control,
+    ):
+        assert made.tolist() == pytest.approx(wanted, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +175,7 @@ def test_table_by_a_literal_loop(layer, channel_dim, tmp_path):
                     "layer": layer,
                     "unit": k,
                     "sensitivity": l2,
+                    "scale": scale,
                     "relative": l2 / scale,
                     "promotion": np.sqrt((change[change > 0] ** 2).sum()),
                     "suppression": np.sqrt((change[change < 0] ** 2).sum()),
@@ -167,12 +199,11 @@ def test_table_by_a_literal_loop(layer, channel_dim, tmp_path):
         assert {name: float(value) for name, value in got.items()} == row
 
 
-def test_table_of_silent_units():
+def test_components_of_a_table():
     model = nn.Sequential(nn.ReLU(), nn.Flatten())
     x0 = torch.tensor([[0.0, 0.0, 2.0]])
     x = torch.tensor([[0.0, 1.0, 1.0]])
     table = DissectionSensitivity(model, "0").decompose(x, x0, 1, 0).table()
-    assert [row["relative"] for row in table] == [0, math.inf, 0.5]
     assert [row["promotion"] for row in table] == [0, 1, 0]
     assert [row["suppression"] for row in table] == [0, 0, 1]
 
@@ -274,8 +305,12 @@ def test_over_a_set_by_a_literal_loop(demo_model, batch_size):
         torch.testing.assert_close(high - low, 2 * reach, rtol=1e-2, atol=1e-4)
         assert (result.n, len(result)) == (5, each.shape[1])
         assert (result.control > 0).any()
-        torch.testing.assert_close(result.relative * result.scale, result.mean)
-        torch.testing.assert_close(result.against_control * result.control, result.mean)
+        for ratio, by in (
+            (result.relative, result.scale),
+            (result.against_control, result.control),
+        ):
+            by = by.clamp(min=float(by.mean()) / 10)
+            torch.testing.assert_close(ratio * by, result.mean)
     row = results[0].table()[7]
     assert (row["layer"], row["unit"]) == ("features.conv3", 7)
     assert row["sensitivity"] == pytest.approx(float(results[0].mean[7]))

@@ -41,6 +41,7 @@ def most_changed(layers: Sequence[Row], units: Sequence[Row]) -> list[Table]:
         columns = {
             "unit": [str(row["unit"]) for row in rows],
             "change": [f"{row['sensitivity']:.3g}" for row in rows],
+            "under noise": [f"{row['control']:.3g}" for row in rows],
             "relative to noise": [f"{row['against_control']:.2f}" for row in rows],
         }
         if "concept" in rows[0]:
@@ -80,12 +81,13 @@ def changed_in_pair(
 ) -> Table:
     """The units of a layer that change most in one pair, relative to their scale."""
     by_unit = {row["unit"]: row for row in units if row["layer"] == result.layer}
-    change = result.sensitivity()[0]
+    change, scale = result.sensitivity()[0], result.scale()
     relative = result.sensitivity(relative=True)[0]
     order = relative.argsort(descending=True, stable=True)[:top].tolist()
     columns = {
         "unit": [str(unit) for unit in order],
         "change": [f"{float(change[unit]):.3g}" for unit in order],
+        "natural": [f"{float(scale[unit]):.3g}" for unit in order],
         "relative to scale": [f"{float(relative[unit]):.2f}" for unit in order],
     }
     if "concept" in units[0]:
