@@ -211,6 +211,7 @@ CASES: dict[str, dict[str, Case]] = {
         "count": Case(partial(pse.grid_mask, (4, 4)), 1),
     },
     "harden": {
+        "channel_dim": Case(hardened, None),
         "counts": Case(hardened, sequence=True),
         "batch_size": Case(hardened, 1),
     },
@@ -219,7 +220,10 @@ CASES: dict[str, dict[str, Case]] = {
         "channel_dim": Case(masked, None),
     },
     "masked_copy": {
-        "units": Case(lambda units: pse.masked_copy(net(), {"0": units}), sequence=True)
+        "channel_dim": Case(partial(pse.masked_copy, net(), {"0": [0]}), None),
+        "units": Case(
+            lambda units: pse.masked_copy(net(), {"0": units}), sequence=True
+        ),
     },
     "relate": {
         "tops": Case(lambda tops: related(tops=tops), 1, 1, True),

@@ -5,6 +5,7 @@
 - ``targets``: labels in Captum's target formats
 - ``normalized``: a model with normalisation in front
 - ``layers``: finds and names layers
+- ``axes``: follows the axis of units through a pass
 - ``positions``: which dimensions of a layer's output are units and positions
 - ``activations``: reads the outputs of layers
 - ``usage``: Captum's usage log

@@ -59,8 +59,10 @@ class NetworkDissection:
             (0, 1). Default: 0.005
         min_iou (float, optional): A unit with a larger IoU is a detector, in [0, 1].
             Default: 0.04
-        channel_dim (int, optional): The dimension of the units in the layers' outputs;
-            -1 for transformers. Default: 1
+        channel_dim (int, optional): The dimension of the units in the layers' outputs:
+            1 for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
         grid (sequence of int, optional): The spatial size of the tokens in reading
             order, for layers whose output is tokens: ``(14, 14)`` for a vision
             transformer with 196 patches. None means that all other dimensions are
@@ -99,7 +101,7 @@ class NetworkDissection:
         *,
         quantile: float = QUANTILE,
         min_iou: float = MIN_IOU,
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
         grid: Sequence[int] | None = None,
         num_prefix_tokens: int = 0,
     ) -> None:
@@ -232,8 +234,10 @@ class NetworkDissection:
             raise ValueError(f"layer: got {layer!r}, want one of {self.names}")
         module = self.layers[self.names.index(layer)]
         device = device_of(self.forward_func)
-        (maps,) = ActivationReader(self.forward_func, [module])((images.to(device),))
-        maps = self.positions.maps(maps, layer)
+        inputs = (images.to(device),)
+        with self.positions.follow() as axes:
+            (maps,) = ActivationReader(self.forward_func, [module])(inputs)
+        maps = self.positions.found(layer, maps, axes, inputs).maps(maps, layer)
         n_units = len(result.layers[layer].thresholds)
         units = [check_int("units", unit) for unit in units]
         if not all(0 <= unit < n_units for unit in units):

@@ -77,6 +77,8 @@ class Run:
         ][self.rank :: self.size]
         is_shown = show_progress and self.rank == 0
         self.batches = Batches(dataset, indices, num_workers, is_shown)
+        #: Those of each layer, as the probe finds them.
+        self.positions: list[Positions] = []
         self.probe = self._probe()
         self.digest = "" if checkpoints is None else self._digest(batch_size)
 
@@ -195,14 +197,21 @@ class Run:
         """Each layer's maps ``(N, K, H, W)``."""
         network, inputs = self.network, (images.to(self.device),)
         if check:
-            _, values = scores_and_activations(
-                network.forward_func, network.layers, inputs, differentiable=False
-            )
+            with network.positions.follow() as axes:
+                _, values = scores_and_activations(
+                    network.forward_func, network.layers, inputs, differentiable=False
+                )
+            self.positions = [
+                network.positions.found(name, value, axes, inputs)
+                for name, value in zip(network.names, values, strict=True)
+            ]
         else:
             values = self.reader(inputs)
         return [
-            network.positions.maps(value, name)
-            for name, value in zip(network.names, values, strict=True)
+            positions.maps(value, name)
+            for name, value, positions in zip(
+                network.names, values, self.positions, strict=True
+            )
         ]
 
     def _digest(self, batch_size: int) -> str:
@@ -220,7 +229,7 @@ class Run:
             self.probe,
             self.device.type,
             network.names,
-            network.positions,
+            self.positions,
             self.quantile,
             self.vocabulary.concepts,
             len(self.dataset),

@@ -9,6 +9,7 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
+from captum_pse._model.axes import UnitAxes
 from captum_pse._model.checks import check_choice
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
@@ -82,8 +83,10 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         interpolate (bool, optional): Whether maps are interpolated bilinearly to the
             spatial size of the (first) input. Otherwise they have the size of the
             layer. Default: True
-        channel_dim (int, optional): Dimension of the units in the layer's output; -1
-            for transformers. Default: 1
+        channel_dim (int, optional): The dimension of the units in the layer's output: 1
+            for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
         grid (sequence of int, optional): Spatial size of an output whose positions are
             tokens in reading order: ``(14, 14)`` for a vision transformer with 196
             patches. None means that the other dimensions are spatial. Default: None
@@ -119,7 +122,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         *,
         relu: bool = ...,
         interpolate: bool = ...,
-        channel_dim: int = ...,
+        channel_dim: int | None = ...,
         grid: Sequence[int] | None = ...,
         num_prefix_tokens: int = ...,
         head: nn.Linear | None = ...,
@@ -134,7 +137,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         *,
         relu: bool = ...,
         interpolate: bool = ...,
-        channel_dim: int = ...,
+        channel_dim: int | None = ...,
         grid: Sequence[int] | None = ...,
         num_prefix_tokens: int = ...,
         head: nn.Linear | None = ...,
@@ -148,7 +151,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         *,
         relu: bool = True,
         interpolate: bool = True,
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
         grid: Sequence[int] | None = None,
         num_prefix_tokens: int = 0,
         head: nn.Linear | None = None,
@@ -259,21 +262,29 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         true_target: Label | None,
         additional_forward_args: Any,
     ) -> list[RegionDecomposition]:
-        done = pass_pair(
-            self.forward_func,
-            self._layers,
-            inputs,
-            baselines,
-            target,
-            true_target,
-            additional_forward_args,
-            differentiable=self.method != "cam",
-        )
+        with self.positions.follow() as axes:
+            done = pass_pair(
+                self.forward_func,
+                self._layers,
+                inputs,
+                baselines,
+                target,
+                true_target,
+                additional_forward_args,
+                differentiable=self.method != "cam",
+            )
         x, n, labels = done.pair.inputs[0], len(done.pair), done.pair.labels
+        layers = [
+            (activation, self._positions(name, activation, axes, done.pair.inputs))
+            for name, activation in zip(self._names, done.activations, strict=True)
+        ]
         if self.method == "cam":
-            raw = [self._cam(done.scores, a, labels) for a in done.activations]
+            raw = [
+                self._cam(done.scores, positions.maps(a, "the layer"), labels)
+                for a, positions in layers
+            ]
         else:
-            raw = self._by_gradients(done.scores, done.activations, labels)
+            raw = self._by_gradients(done.scores, layers, labels)
         results = []
         for name, (of_attack, of_true) in zip(self._names, raw, strict=True):
             maps = [
@@ -284,7 +295,10 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         return results
 
     def _by_gradients(
-        self, scores: Tensor, activations: list[Tensor], labels: PairLabels
+        self,
+        scores: Tensor,
+        layers: Sequence[tuple[Tensor, Positions]],
+        labels: PairLabels,
     ) -> list[tuple[Tensor, Tensor]]:
         """The maps of t and of t0 at each layer, each for ``x0`` and then ``x'``."""
         make = _class_maps.GRADIENT_MAPS[self.method]
@@ -293,6 +307,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             # the gradient of each example's own score.
             both_sides = torch.arange(len(scores) // 2).repeat(2)
             of_labels = labels.select(scores, both_sides).sum(dim=0).unbind()
+        activations = [activation for activation, _ in layers]
         try:
             gradients = [
                 torch.autograd.grad(score, activations, retain_graph=keep)
@@ -302,9 +317,11 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             raise ValueError(
                 f"layer: the scores cannot be differentiated by {self._names} ({error})"
             ) from error
-        values = [self._spatial(a.detach()) for a in activations]
         of_attack, of_true = (
-            [make(a, self._spatial(g)) for a, g in zip(values, side, strict=True)]
+            [
+                make(p.maps(a.detach(), "the layer"), p.maps(g, "the layer"))
+                for (a, p), g in zip(layers, side, strict=True)
+            ]
             for side in gradients
         )
         return list(zip(of_attack, of_true, strict=True))
@@ -313,7 +330,6 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         self, scores: Tensor, activation: Tensor, labels: PairLabels
     ) -> tuple[Tensor, Tensor]:
         """The maps of t and of t0, each for ``x0`` and then ``x'``."""
-        activation = self._spatial(activation)
         head = self._find_head(activation.shape[1])
         with torch.no_grad():
             pooled = head(activation.flatten(2).mean(dim=2))
@@ -353,14 +369,20 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             )
         return fitting[-1]
 
-    def _spatial(self, values: Tensor) -> Tensor:
-        """Activations or gradients of a layer as ``(N, K, ...)``."""
+    def _positions(
+        self,
+        name: str,
+        values: Tensor,
+        axes: UnitAxes | None,
+        inputs: Sequence[Tensor],
+    ) -> Positions:
+        """How to read a layer's output as maps ``(N, K, ...)``."""
         if values.dim() not in (3, 4, 5):
             raise ValueError(
                 f"layer: got an output of shape {tuple(values.shape)}, want "
                 "(N, K, ...) with one to three spatial dimensions"
             )
-        return self.positions.maps(values, "the layer")
+        return self.positions.found(name, values, axes, inputs)
 
     def _finish(self, maps: Tensor, x: Tensor) -> Tensor:
         """Applies ReLU and interpolation, as chosen."""

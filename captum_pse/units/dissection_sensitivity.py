@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar, cast, overload
 
 import numpy as np
@@ -13,10 +14,11 @@ from tqdm.auto import tqdm
 
 from captum_pse._io.distributed import rank_and_size
 from captum_pse._model.activations import scores_and_activations
+from captum_pse._model.axes import UnitAxes
 from captum_pse._model.checks import check_choice, check_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
-from captum_pse._model.positions import Positions, check_channel_dim
+from captum_pse._model.positions import Positions
 from captum_pse._model.targets import Label
 from captum_pse._model.usage import log_usage
 from captum_pse.pairs.pair import AdversarialPair
@@ -56,8 +58,10 @@ class DissectionSensitivity(
         layer (nn.Module, str, or a sequence of them): The layer, or its name. Its
             output must have a dimension of units. For a sequence of layers, methods
             return a list with one element for each layer.
-        channel_dim (int, optional): The dimension of the units in the layer's output;
-            -1 for tokens of transformers, ``(N, T, K)``. Default: 1
+        channel_dim (int, optional): The dimension of the units in the layer's output: 1
+            for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or value.
@@ -81,7 +85,7 @@ class DissectionSensitivity(
         forward_func: ForwardFunc,
         layer: Layer,
         *,
-        channel_dim: int = ...,
+        channel_dim: int | None = ...,
     ) -> None: ...
 
     @overload
@@ -92,7 +96,7 @@ class DissectionSensitivity(
         forward_func: ForwardFunc,
         layer: Sequence[Layer],
         *,
-        channel_dim: int = ...,
+        channel_dim: int | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -100,14 +104,14 @@ class DissectionSensitivity(
         forward_func: ForwardFunc,
         layer: Layer | Sequence[Layer],
         *,
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
     ) -> None:
         self._layers, self._several = find_layers(forward_func, layer)
         super().__init__(
             forward_func, self._layers if self._several else self._layers[0]
         )
         self._names = layer_names(forward_func, self._layers)
-        self.channel_dim = Positions.of(channel_dim).channel_dim
+        self.positions = Positions.of(channel_dim)
 
     def get_name(self) -> str:
         """The method's name in Captum."""
@@ -294,7 +298,7 @@ class DissectionSensitivity(
         """
         batch_size = check_int("batch_size", batch_size, 1)
         seed = check_int("seed", seed, 0)
-        running = [RunningSensitivity(norm, self.channel_dim) for _ in self._layers]
+        running: list[RunningSensitivity] = []
         rank, size = rank_and_size()
         starts = range(0, len(pairs), batch_size)
         if len(starts) < size:
@@ -322,10 +326,14 @@ class DissectionSensitivity(
                 torch.cat(sides)
                 for sides in zip(natural, adversarial, noisy, strict=True)
             )
-            _, activations = scores_and_activations(
-                self.forward_func, self._layers, inputs, differentiable=False
-            )
+            with nullcontext() if running else self.positions.follow() as axes:
+                _, activations = scores_and_activations(
+                    self.forward_func, self._layers, inputs, differentiable=False
+                )
             self._check(activations, len(inputs[0]))
+            if not running:
+                dims = self._channel_dims(activations, axes, inputs)
+                running = [RunningSensitivity(norm, dim) for dim in dims]
             for sums, activation in zip(running, activations, strict=True):
                 sums.update(*activation.chunk(3))
         results = [
@@ -342,33 +350,47 @@ class DissectionSensitivity(
         true_target: Label | None,
         additional_forward_args: Any,
     ) -> list[UnitDecomposition]:
-        passed = pass_pair(
-            self.forward_func,
-            self._layers,
-            inputs,
-            baselines,
-            target,
-            true_target,
-            additional_forward_args,
-            differentiable=False,
-            may_agree=True,
-        )
+        with self.positions.follow() as axes:
+            passed = pass_pair(
+                self.forward_func,
+                self._layers,
+                inputs,
+                baselines,
+                target,
+                true_target,
+                additional_forward_args,
+                differentiable=False,
+                may_agree=True,
+            )
         n = len(passed.pair)
         self._check(passed.activations, 2 * n)
+        dims = self._channel_dims(passed.activations, axes, passed.pair.inputs)
         return [
             UnitDecomposition(
                 passed.pair,
                 name,
                 natural=activation.detach()[:n],
                 adversarial=activation.detach()[n:],
-                channel_dim=self.channel_dim,
+                channel_dim=dim,
             )
-            for name, activation in zip(self._names, passed.activations, strict=True)
+            for name, activation, dim in zip(
+                self._names, passed.activations, dims, strict=True
+            )
+        ]
+
+    def _channel_dims(
+        self,
+        activations: Sequence[Tensor],
+        axes: UnitAxes | None,
+        inputs: Sequence[Tensor],
+    ) -> list[int]:
+        return [
+            self.positions.dimension(name, activation, axes, inputs)
+            for name, activation in zip(self._names, activations, strict=True)
         ]
 
     def _check(self, activations: Sequence[Tensor], n_examples: int) -> None:
         for name, activation in zip(self._names, activations, strict=True):
-            check_channel_dim(self.channel_dim, name, activation)
             if len(activation) != n_examples:
                 raise ValueError(
                     f"layer: {name} has an output of shape {tuple(activation.shape)}, "

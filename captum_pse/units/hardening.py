@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._model.checks import check_fraction, check_int
+from captum_pse._model.positions import channel_dim_of
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.units.dissection_sensitivity import DissectionSensitivity
 from captum_pse.units.masked_copy import masked_copy
@@ -101,6 +102,7 @@ def harden(
     attack: AdaptiveAttack | None = None,
     counts: Sequence[int] | None = None,
     max_loss: float = 0.02,
+    channel_dim: int | None = None,
     batch_size: int = 16,
     show_progress: bool = False,
 ) -> Hardened:
@@ -125,6 +127,10 @@ def harden(
             10 and 20 percent of the units. Default: None
         max_loss (float, optional): Largest loss of clean accuracy, in [0, 1].
             Default: 0.02
+        channel_dim (int, optional): The dimension of the units in the layer's output: 1
+            for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
         batch_size (int, optional): Number of inputs in one pass. Default: 16
         show_progress (bool, optional): Whether to show progress bars. Default: False
 
@@ -149,9 +155,11 @@ def harden(
     """
     max_loss = check_fraction("max_loss", max_loss)
     _check_disjoint(pairs, judge)
-    (sensitivity,) = DissectionSensitivity(model, [layer]).over(
-        pairs, batch_size=batch_size, show_progress=show_progress
-    )
+    assert isinstance(pairs.natural, Tensor)
+    channel_dim, _ = channel_dim_of(model, layer, pairs.natural, channel_dim)
+    (sensitivity,) = DissectionSensitivity(
+        model, [layer], channel_dim=channel_dim
+    ).over(pairs, batch_size=batch_size, show_progress=show_progress)
     ranking = sensitivity.mean
     if counts is None:
         counts = [units_in(fraction, len(ranking)) for fraction in FRACTIONS]
@@ -163,6 +171,7 @@ def harden(
         rankings={"sensitive": ranking},
         seeds=range(3),
         attack=attack or partial(adaptive_pgd, batch_size=batch_size),
+        channel_dim=channel_dim,
         batch_size=batch_size,
         show_progress=show_progress,
     )
@@ -171,7 +180,8 @@ def harden(
     order = ranking.argsort(descending=True, stable=True)
     units = tuple(sorted(order[:count].tolist()))
     judged = evaluate(pairs=judge, counts=sorted({0, count}))
-    return Hardened(masked_copy(model, {layer: units}), layer, units, chosen, judged)
+    masked = masked_copy(model, {layer: units}, channel_dim=channel_dim)
+    return Hardened(masked, layer, units, chosen, judged)
 
 
 def _best(chosen: MaskingCurves, max_loss: float) -> int:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._model.activations import scores_and_activations
+from captum_pse._model.axes import FollowedPasses, follow_passes
 from captum_pse._model.checks import check_choice, check_int, check_integers
 from captum_pse._model.layers import Layer, find_layer
-from captum_pse._model.positions import check_channel_dim
+from captum_pse._model.positions import Positions, channel_dim_of, check_channel_dim
 
 MaskMode: TypeAlias = Literal["zero", "mean", "clamp"]
 MASK_MODES: tuple[str, ...] = get_args(MaskMode)
@@ -57,7 +58,7 @@ def unit_range(
     layer: Layer,
     inputs: Tensor,
     *,
-    channel_dim: int = 1,
+    channel_dim: int | None = None,
     batch_size: int = 16,
 ) -> UnitRange:
     """The range of a layer's units on some inputs.
@@ -66,8 +67,10 @@ def unit_range(
         model (nn.Module): The model, in evaluation mode.
         layer (nn.Module or str): The layer, or its name.
         inputs (Tensor): Natural inputs, shape ``(N, ...)``.
-        channel_dim (int, optional): The dimension of the units in the layer's output.
-            Default: 1
+        channel_dim (int, optional): The dimension of the units in the layer's output: 1
+            for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
         batch_size (int, optional): Number of inputs in one pass. Default: 16
 
     Returns:
@@ -89,6 +92,7 @@ def unit_range(
     """
     batch_size = check_int("batch_size", batch_size, 1)
     found = find_layer(model, layer)
+    channel_dim, _ = channel_dim_of(model, layer, inputs, channel_dim)
     total, count, lows, highs = torch.zeros(()), 0, [], []
     for batch in inputs.split(batch_size):
         _, (values,) = scores_and_activations(
@@ -111,7 +115,7 @@ def mask_units(
     *,
     mode: MaskMode = "zero",
     ranges: Mapping[Layer, UnitRange] | None = None,
-    channel_dim: int = 1,
+    channel_dim: int | None = None,
 ) -> Iterator[nn.Module]:
     """Masks units of a model within a ``with`` block.
 
@@ -127,8 +131,10 @@ def mask_units(
             Default: ``"zero"``
         ranges (mapping, optional): For each key of ``units``, its :func:`unit_range`;
             required for ``"mean"`` and ``"clamp"``. Default: None
-        channel_dim (int, optional): The dimension of the units in the layers' outputs.
-            Default: 1
+        channel_dim (int, optional): The dimension of the units in the layers' outputs:
+            1 for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
 
     Yields:
         *nn.Module*: The model itself.
@@ -156,18 +162,25 @@ def mask_units(
                 raise ValueError(
                     f"ranges: got none for {key!r}, want one for mode {mode!r}"
                 )
-    not_run = set(units)
+    not_run, positions = set(units), Positions.of(channel_dim)
+    #: The dimension of the units, from the first pass through each layer.
+    found: dict[Layer, int] = {}
 
-    def hook(key: Layer, chosen: Tensor) -> Any:
+    def hook(key: Layer, chosen: Tensor, passes: FollowedPasses) -> Any:
         def change(module: nn.Module, args: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise TypeError(
                     f"units: got {type(output).__name__} as the output of {key!r}, "
                     "want one tensor"
                 )
-            check_channel_dim(channel_dim, f"{key!r}", output)
+            if key not in found:
+                found[key] = positions.dimension(
+                    f"{key!r}", output, passes.axes, passes.inputs
+                )
+            dim = found[key]
+            check_channel_dim(dim, f"{key!r}", output)
             not_run.discard(key)
-            n_units = output.shape[channel_dim]
+            n_units = output.shape[dim]
             if (
                 len(chosen)
                 and not 0 <= int(chosen.min()) <= int(chosen.max()) < n_units
@@ -178,7 +191,7 @@ def mask_units(
                 )
             masked = output.clone()
             # movedim returns a view: writing into it changes the clone.
-            rows, index = masked.movedim(channel_dim, 0), chosen.to(output.device)
+            rows, index = masked.movedim(dim, 0), chosen.to(output.device)
             rows[index] = _masked(rows[index], index, mode, ranges, key)
             return masked
 
@@ -186,10 +199,13 @@ def mask_units(
 
     handles = []
     try:
-        for key, numbers in units.items():
-            layer, chosen = find_layer(model, key), unit_numbers(numbers)
-            handles.append(layer.register_forward_hook(hook(key, chosen)))
-        yield model
+        with follow_passes(
+            model, lambda: channel_dim is None and len(found) < len(units)
+        ) as passes:
+            for key, numbers in units.items():
+                layer, chosen = find_layer(model, key), unit_numbers(numbers)
+                handles.append(layer.register_forward_hook(hook(key, chosen, passes)))
+            yield model
     finally:
         for handle in handles:
             handle.remove()

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_pse._io.saved import SavedResult, renamed
-from captum_pse._model.activations import scores_and_activations
 from captum_pse._model.checks import check_int
 from captum_pse._model.forward import require_eval_batch_norm, run_forward
-from captum_pse._model.layers import Layer, find_layer
-from captum_pse._model.positions import check_channel_dim
+from captum_pse._model.layers import Layer
+from captum_pse._model.positions import channel_dim_of
 from captum_pse._model.unchanged import unchanged
 from captum_pse._statistics import student_reach, wilson
 from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS, targeted_pgd
@@ -157,7 +156,7 @@ def evaluate_masking(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     attack: AdaptiveAttack | None = None,
     mode: MaskMode = "zero",
-    channel_dim: int = 1,
+    channel_dim: int | None = None,
     batch_size: int = 16,
     show_progress: bool = False,
 ) -> MaskingCurves:
@@ -180,8 +179,10 @@ def evaluate_masking(
             masked units. None measures stored pairs only. Default: None
         mode (str, optional): See :func:`mask_units`; the ranges are those of the pairs'
             natural inputs. Default: ``"zero"``
-        channel_dim (int, optional): The dimension of the units in the layer's output.
-            Default: 1
+        channel_dim (int, optional): The dimension of the units in the layer's output: 1
+            for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
+            convolution, linear or normalisation layer before the output has them, if
+            that can be told; otherwise an error asks for it. Default: None
         batch_size (int, optional): Number of inputs in one pass. Default: 16
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
@@ -211,11 +212,7 @@ def evaluate_masking(
     x, x0, t, t0 = pairs
     if not isinstance(x, Tensor) or not isinstance(t, Tensor):
         raise ValueError("pairs: want one input and class labels")
-    _, (activation,) = scores_and_activations(
-        model, [find_layer(model, layer)], (x0[:1],), differentiable=False
-    )
-    check_channel_dim(channel_dim, layer, activation)
-    n_units = activation.shape[channel_dim]
+    channel_dim, n_units = channel_dim_of(model, layer, x0, channel_dim)
     _check_rankings(rankings, n_units, layer)
     counts = [check_int("counts", count) for count in counts]
     if not counts or not all(0 <= count <= n_units for count in counts):

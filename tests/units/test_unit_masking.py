@@ -117,7 +117,7 @@ BAD = {
     "channel_dim": (
         {"conv": [0]},
         {"channel_dim": 0},
-        "channel_dim: got 0, but 'conv'",
+        "channel_dim: got 0, the batch",
     ),
     "mode": ({"conv": [0]}, {"mode": "noise"}, "mode: got 'noise', want one of zero"),
     "ranges": (

@@ -1,0 +1,225 @@
+"""Follows the axis of units through a pass of the model.
+
+A convolution puts its units at dimension 1 of its output, a linear layer at the last
+dimension. From there the axis is followed through the operations after it, whatever
+modules or functions call them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+#: What each axis of a tensor is: :data:`UNITS`, the number of an axis of the model's
+#: input, or None if it is not known.
+Layout: TypeAlias = tuple[int | None, ...]
+UNITS = -1
+
+#: Operations that take and return units at dimension 1; poolings by their names' ends.
+FIRST = frozenset(
+    ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+     "conv_transpose3d", "batch_norm", "instance_norm", "group_norm",
+     "local_response_norm")
+)  # fmt: skip
+POOLS = ("_pool1d", "_pool2d", "_pool3d")
+#: Operations that take and return units at the last dimension. What they return besides
+#: the first tensor are states and weights.
+LAST = frozenset(
+    ("linear", "bilinear", "layer_norm", "rms_norm", "embedding", "lstm", "gru",
+     "rnn_tanh", "rnn_relu", "multi_head_attention_forward",
+     "_native_multi_head_attention", "_transformer_encoder_layer_fwd")
+)  # fmt: skip
+#: Operations that reorder axes.
+MOVES = frozenset(
+    ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T",
+     "mT", "H", "mH", "adjoint")
+)  # fmt: skip
+#: Operations that split and merge axes, and keep the order of the values.
+RESHAPES = frozenset(
+    ("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "reshape_as",
+     "view_as")
+)  # fmt: skip
+#: Operations after which the axes are not known. Others keep them, if they keep the
+#: number of dimensions.
+UNKNOWN = frozenset(("einsum", "tensordot", "stack", "fold"))
+
+
+class UnitAxes(TorchFunctionMode):
+    """Follows the axis of units, in this thread, for as long as it is entered.
+
+    Args:
+        inputs (sequence of Tensor, optional): What becomes one input of the model;
+            :meth:`of_input` finds the axis of its channels. Default: ()
+    """
+
+    def __init__(self, inputs: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self._layouts = WeakTensorKeyDictionary()
+        self._channels: set[int] = set()
+        for x in inputs:
+            self._layouts[x] = tuple(range(x.dim()))
+
+    def of(self, output: Tensor) -> int | None:
+        """The axis of the units of a tensor that an operation returned, if known."""
+        layout: Layout = self._layouts.get(output, ())
+        return layout.index(UNITS) if layout.count(UNITS) == 1 else None
+
+    def of_input(self) -> int | None:
+        """The axis of the input's channels, if all layers that take the input agree."""
+        return min(self._channels) if len(self._channels) == 1 else None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        given = [x for x in _flat((*args, *kwargs.values())) if isinstance(x, Tensor)]
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        for i, output in enumerate(outputs):
+            if isinstance(output, Tensor):
+                layout = self._layout(func, given, args, kwargs, output, i)
+                if layout is None:
+                    self._layouts.pop(output, None)
+                else:
+                    self._layouts[output] = layout
+        return result
+
+    def _layout(
+        self, func: Any, given: list[Tensor], args: Any, kwargs: Any, output: Tensor,
+        number: int,
+    ) -> Layout | None:  # fmt: skip
+        """What the axes of an operation's output are; None if not known."""
+        name = _name(func)
+        if not given or name in UNKNOWN or (name in LAST and number > 0):
+            return None
+        dim = _dimension_of_units(name, given[0], args, kwargs)
+        if dim is not None:
+            taken = self._layouts.get(given[0])
+            if taken is not None and taken[dim] not in (None, UNITS):
+                self._channels.add(taken[dim])
+            made: list[int | None] = [None] * output.dim()
+            made[dim] = UNITS
+            return tuple(made)
+        if name in MOVES or name in RESHAPES:
+            given = given[:1]
+        known = [(x, self._layouts[x]) for x in given if x in self._layouts]
+        after = [
+            layout
+            for x, before in known
+            if (layout := _moved(func, name, x, before, args, kwargs, output))
+        ]
+        of_units = {layout for layout in after if UNITS in layout}
+        found = of_units or set(after)
+        return found.pop() if len(found) == 1 else None
+
+
+def _name(func: Any) -> str:
+    name = str(getattr(func, "__name__", ""))
+    if name == "__get__":  # a property, such as Tensor.T
+        name = str(getattr(func.__self__, "__name__", ""))
+    # In-place operations have a name that ends in "_".
+    return name if name.startswith("__") else name.rstrip("_")
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _dimension_of_units(name: str, x: Tensor, args: Any, kwargs: Any) -> int | None:
+    """Where an operation has its units by definition; None for other operations."""
+    if name in LAST:
+        shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+        of_several_axes = name.endswith("_norm") and len(shape) > 1
+        return None if of_several_axes or x.dim() < 2 else -1
+    if name in FIRST or name.endswith(POOLS):
+        # The units of an example without a batch are at 0.
+        batched = int(name[-2]) + 2 if name.endswith("d") else x.dim()
+        return 1 if x.dim() == batched >= 2 else None
+    return None
+
+
+def _moved(
+    func: Any, name: str, x: Tensor, layout: Layout, args: Any, kwargs: Any,
+    output: Tensor,
+) -> Layout | None:  # fmt: skip
+    """The layout of an operation's output, from that of one of its arguments."""
+    if name in MOVES:
+        # Sizes that all differ show where each axis went.
+        marked = torch.empty(tuple(range(x.dim())), device="meta")
+        rest = {key: value for key, value in kwargs.items() if value is not x}
+        return tuple(layout[axis] for axis in func(marked, *args[1:], **rest).shape)
+    if name in RESHAPES:
+        before, after = tuple(x.shape), tuple(output.shape)
+        found: list[int | None] = [None] * len(after)
+        for axis, what in enumerate(layout):
+            same = [
+                i
+                for i, size in enumerate(after)
+                if size == before[axis] and prod(after[:i]) == prod(before[:axis])
+            ]
+            if len(same) == 1:
+                found[same[0]] = what
+        return tuple(found)
+    return layout if x.dim() == output.dim() else None
+
+
+class FollowedPasses(threading.local):
+    """The passes through a model, or through parts of it, in this thread.
+
+    Attributes:
+        axes (UnitAxes, optional): Those of the last pass; None if it is not followed.
+        inputs (list[Tensor]): What the last pass was called with.
+    """
+
+    def __init__(self) -> None:
+        self.axes: UnitAxes | None = None
+        self.inputs: list[Tensor] = []
+        self._depth = 0
+
+    def enter(self, args: Any, followed: bool) -> None:
+        """A module begins."""
+        if self._depth == 0:
+            self.inputs = [x for x in args if followed and isinstance(x, Tensor)]
+            self.axes = UnitAxes().__enter__() if followed else None
+        self._depth += 1
+
+    def leave(self) -> None:
+        """A module ends."""
+        self._depth -= 1
+        if self._depth == 0 and self.axes is not None:
+            self.axes.__exit__(None, None, None)
+
+
+@contextmanager
+def follow_passes(
+    model: nn.Module, is_wanted: Callable[[], bool]
+) -> Iterator[FollowedPasses]:
+    """Follows the axes in the passes through a model, or through parts of it, that
+    begin within the block while ``is_wanted`` returns True."""
+    passes, handles = FollowedPasses(), []
+    try:
+        for module in model.modules():
+            handles += [
+                module.register_forward_pre_hook(
+                    lambda module, args: passes.enter(args, is_wanted())
+                ),
+                module.register_forward_hook(
+                    lambda module, args, output: passes.leave(), always_call=True
+                ),
+            ]
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
