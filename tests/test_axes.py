@@ -16,7 +16,8 @@ from torchvision.models.convnext import CNBlockConfig
 
 import captum_pse as pse
 from captum_pse._model.axes import UnitAxes
-from captum_pse._model.positions import Positions, _by_proportions
+from captum_pse._model.positions import Positions
+from captum_pse._model.proportions import by_proportions
 from captum_pse.dissection import Concept, ConceptSample
 
 #: The labels of these tests differ from the models' predictions.
@@ -162,8 +163,8 @@ PROPORTIONS = {
 )
 def test_proportions(size, shape, axis):
     output, image = torch.zeros(shape), torch.zeros(2, 3, *size)
-    assert _by_proportions(output, [image, torch.zeros(2, 7)]) == axis
-    assert _by_proportions(output, [torch.zeros(2, 7)]) is None
+    assert by_proportions(output, [image, torch.zeros(2, 7)]) == axis
+    assert by_proportions(output, [torch.zeros(2, 7)]) is None
 
 
 X0 = torch.linspace(0, 1, 4 * 3 * 32 * 32).reshape(4, 3, 32, 32)

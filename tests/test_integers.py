@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from captum.attr import Saliency
 from torch import nn
 
 import captum_pse as pse
@@ -122,7 +123,11 @@ _POSITIONS = {
 CASES: dict[str, dict[str, Case]] = {
     "AdversarialCAM.__init__": {
         "channel_dim": Case(partial(pse.AdversarialCAM, net(), "0"), None),
+        "input_channel_dim": Case(partial(pse.AdversarialCAM, net(), "0"), None),
         **_POSITIONS,
+    },
+    "PairedAttribution.__init__": {
+        "input_channel_dim": Case(partial(pse.PairedAttribution, Saliency(net())), None)
     },
     "NetworkDissection.__init__": {
         "channel_dim": Case(partial(pse.NetworkDissection, net(), ["0"]), None),
@@ -299,7 +304,8 @@ def related(**options: Any) -> pse.Relation:
 STUDY = {"cell": 1, "adaptive_steps": 1, "seed": 0, "batch_size": 1}
 #: No arguments: fields of results, items of data sets of files, a protocol.
 NOT_ARGUMENTS = re.compile(
-    r"(Agreement|Dissection|Hardened|MaskingCurves|UnitDecomposition|UnitSensitivity)"
+    r"(Agreement|Dissection|Hardened|MaskingCurves|UnitDecomposition|UnitSensitivity"
+    r"|RegionDecomposition)"
     r"\.__init__|(Broden|Segmentation|Folder)Concepts\.__getitem__"
     r"|ConceptDataset|(ConceptSample|Concept)\.__new__"
     # Numbers of concepts: see test_numbers_of_concepts. Widths go to torch.

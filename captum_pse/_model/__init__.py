@@ -6,6 +6,9 @@
 - ``normalized``: a model with normalisation in front
 - ``layers``: finds and names layers
 - ``axes``: follows the axis of units through a pass
+- ``followed_passes``: the same in passes that the user starts
+- ``proportions``: where an image's proportions tell that axis
+- ``input_channels``: which dimension of an input holds its channels
 - ``positions``: which dimensions of a layer's output are units and positions
 - ``activations``: reads the outputs of layers
 - ``usage``: Captum's usage log

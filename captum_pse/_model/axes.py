@@ -7,14 +7,12 @@ modules or functions call them.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -64,7 +62,7 @@ class UnitAxes(TorchFunctionMode):
         super().__init__()
         self._layouts = WeakTensorKeyDictionary()
         self._channels: set[int] = set()
-        for x in inputs:
+        for x in (x for x in inputs if isinstance(x, Tensor)):
             self._layouts[x] = tuple(range(x.dim()))
 
     def of(self, output: Tensor) -> int | None:
@@ -103,7 +101,9 @@ class UnitAxes(TorchFunctionMode):
         dim = _dimension_of_units(name, given[0], args, kwargs)
         if dim is not None:
             taken = self._layouts.get(given[0])
-            if taken is not None and taken[dim] not in (None, UNITS):
+            is_input = taken is not None and taken[dim] not in (None, UNITS)
+            # Linear layers may also mix the columns of images.
+            if is_input and (dim == 1 or output.dim() == 3):
                 self._channels.add(taken[dim])
             made: list[int | None] = [None] * output.dim()
             made[dim] = UNITS
@@ -173,53 +173,3 @@ def _moved(
                 found[same[0]] = what
         return tuple(found)
     return layout if x.dim() == output.dim() else None
-
-
-class FollowedPasses(threading.local):
-    """The passes through a model, or through parts of it, in this thread.
-
-    Attributes:
-        axes (UnitAxes, optional): Those of the last pass; None if it is not followed.
-        inputs (list[Tensor]): What the last pass was called with.
-    """
-
-    def __init__(self) -> None:
-        self.axes: UnitAxes | None = None
-        self.inputs: list[Tensor] = []
-        self._depth = 0
-
-    def enter(self, args: Any, followed: bool) -> None:
-        """A module begins."""
-        if self._depth == 0:
-            self.inputs = [x for x in args if followed and isinstance(x, Tensor)]
-            self.axes = UnitAxes().__enter__() if followed else None
-        self._depth += 1
-
-    def leave(self) -> None:
-        """A module ends."""
-        self._depth -= 1
-        if self._depth == 0 and self.axes is not None:
-            self.axes.__exit__(None, None, None)
-
-
-@contextmanager
-def follow_passes(
-    model: nn.Module, is_wanted: Callable[[], bool]
-) -> Iterator[FollowedPasses]:
-    """Follows the axes in the passes through a model, or through parts of it, that
-    begin within the block while ``is_wanted`` returns True."""
-    passes, handles = FollowedPasses(), []
-    try:
-        for module in model.modules():
-            handles += [
-                module.register_forward_pre_hook(
-                    lambda module, args: passes.enter(args, is_wanted())
-                ),
-                module.register_forward_hook(
-                    lambda module, args, output: passes.leave(), always_call=True
-                ),
-            ]
-        yield passes
-    finally:
-        for handle in handles:
-            handle.remove()

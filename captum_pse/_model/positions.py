@@ -13,6 +13,7 @@ from captum_pse._model.activations import scores_and_activations
 from captum_pse._model.axes import UnitAxes
 from captum_pse._model.checks import check_int
 from captum_pse._model.layers import Layer, find_layer
+from captum_pse._model.proportions import by_proportions
 
 
 class Positions(NamedTuple):
@@ -60,11 +61,9 @@ class Positions(NamedTuple):
         sides = tuple(check_int("grid", side, 1) for side in grid)
         return cls(channel_dim, sides, num_prefix_tokens)
 
-    def follow(
-        self, inputs: Sequence[Tensor] = ()
-    ) -> AbstractContextManager[UnitAxes | None]:
+    def follow(self) -> AbstractContextManager[UnitAxes | None]:
         """Follows a pass of the model in the block, if :meth:`found` needs it."""
-        return UnitAxes(inputs) if self.channel_dim is None else nullcontext()
+        return UnitAxes() if self.channel_dim is None else nullcontext()
 
     def dimension(
         self, name: str, output: Tensor, axes: UnitAxes | None, inputs: Sequence[Tensor]
@@ -90,7 +89,7 @@ class Positions(NamedTuple):
         if axis is None:
             axis = None if axes is None else axes.of(output)
         if axis is None:
-            axis = 1 if output.dim() == 2 else _by_proportions(output, inputs)
+            axis = 1 if output.dim() == 2 else by_proportions(output, inputs)
         if axis is None:
             shape = tuple(output.shape)
             raise ValueError(
@@ -153,28 +152,6 @@ def channel_dim_of(
         )
     found = positions.dimension(f"{layer!r}", output, axes, first)
     return found, output.shape[found]
-
-
-def _by_proportions(output: Tensor, inputs: Sequence[Tensor]) -> int | None:
-    """The dimension of the units of a map ``(N, K, h, w)`` or ``(N, h, w, K)`` of an
-    image ``(N, C, H, W)``: the only one with equal strides, ``H/h`` and ``W/w``. They
-    are rounded, but a map of a square image must be square."""
-    sizes = {tuple(x.shape[2:]) for x in inputs if x.dim() == 4}
-    if output.dim() != 4 or len(sizes) != 1 or 0 in output.shape:
-        return None
-    ((height, width),) = sizes
-    _, a, b, c = output.shape
-    fitting = [
-        axis
-        for axis, (h, w) in ((1, (b, c)), (3, (a, b)))
-        if (h == w if height == width else _stride(height, h) == _stride(width, w))
-    ]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _stride(size: int, smaller: int) -> int:
-    """How many pixels a position covers; negative for how many positions one pixel."""
-    return round(size / smaller) if size >= smaller else -round(smaller / size)
 
 
 def check_channel_dim(channel_dim: int, name: str, output: Tensor) -> None:

@@ -12,8 +12,13 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_pse._model.axes import UnitAxes
 from captum_pse._model.checks import check_choice
 from captum_pse._model.forward import forward_args
+from captum_pse._model.input_channels import (
+    check_input_channel_dim,
+    input_channels,
+)
 from captum_pse._model.targets import Label
 from captum_pse._model.usage import log_usage
 from captum_pse.groups.groups import Groups
@@ -47,9 +52,13 @@ class PairedAttribution(Attribution):
     Args:
         method (Attribution): Any method that explains the score of a class: a gradient,
             perturbation or layer method, or ``NoiseTunnel`` around one.
+        input_channel_dim (int, optional): Dimension of the channels or features in each
+            input, for :meth:`captum_pse.RegionDecomposition.on_inputs`; see
+            :class:`captum_pse.AdversarialCAM`. Default: None
 
     Raises:
         TypeError: ``method`` is not an attribution method with a ``target``.
+        ValueError: ``input_channel_dim`` is 0.
 
     Examples::
 
@@ -65,7 +74,9 @@ class PairedAttribution(Attribution):
         True
     """
 
-    def __init__(self, method: Attribution) -> None:
+    def __init__(
+        self, method: Attribution, *, input_channel_dim: int | None = None
+    ) -> None:
         if not isinstance(method, Attribution):
             raise TypeError(
                 f"method: got {type(method).__name__}, want an attribution object, "
@@ -81,6 +92,7 @@ class PairedAttribution(Attribution):
             )
         super().__init__(method.forward_func)
         self.method = method
+        self.input_channel_dim = check_input_channel_dim(input_channel_dim)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -200,6 +212,11 @@ class PairedAttribution(Attribution):
                     adversarial_true=maps["adversarial_true"],
                     natural_attack=maps["natural_attack"],
                     adversarial_attack=maps["adversarial_attack"],
+                    input_channel_dim=input_channels(
+                        pair.inputs[own][0],
+                        self.input_channel_dim,
+                        explained.axes if own.start in (None, 0) else None,
+                    ),
                 )
             )
         return tuple(results) if explained.is_tuple else results[0]
@@ -224,7 +241,8 @@ class PairedAttribution(Attribution):
         # Only to check the mask: Captum's own errors about masks are hard to read.
         Groups.of(options.get("feature_mask"), sides.inputs)
         args = forward_args(additional_forward_args)
-        pair = score_pair(self.forward_func, sides, target, true_target, args)
+        with UnitAxes([sides.inputs[0], sides.baselines[0]]) as axes:
+            pair = score_pair(self.forward_func, sides, target, true_target, args)
         maps, is_tuple = {}, False
         states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
         for name in names:
@@ -238,7 +256,7 @@ class PairedAttribution(Attribution):
                 isinstance(inputs, tuple),
                 options,
             )
-        return _Explained(pair, maps, is_tuple)
+        return _Explained(pair, maps, is_tuple, axes)
 
     def _attributions(
         self,
@@ -296,3 +314,4 @@ class _Explained(NamedTuple):
     pair: ScoredPair
     maps: dict[str, tuple[Tensor, ...]]
     is_tuple: bool
+    axes: UnitAxes

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from captum_pse._model.axes import UnitAxes
 from captum_pse._model.checks import check_choice
 from captum_pse._model.forward import ForwardFunc
+from captum_pse._model.input_channels import (
+    asked_for,
+    check_input_channel_dim,
+    input_channels,
+)
 from captum_pse._model.layers import Layer, find_layers, layer_names
 from captum_pse._model.positions import Positions
 from captum_pse._model.targets import Label
@@ -80,9 +85,10 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             Default: ``"gradcam"``
         relu (bool, optional): Whether negative values of maps are set to 0, as in the
             papers. Default: True
-        interpolate (bool, optional): Whether maps are interpolated bilinearly to the
-            spatial size of the (first) input. Otherwise they have the size of the
-            layer. Default: True
+        interpolate (bool, optional): Whether maps are interpolated (bi)linearly to the
+            positions of the (first) input: ``(N, 1, H, W)`` for images, ``(N, T, 1)``
+            for embeddings ``(N, T, F)``. Otherwise they have the size of the layer.
+            Default: True
         channel_dim (int, optional): The dimension of the units in the layer's output: 1
             for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
             convolution, linear or normalisation layer before the output has them, if
@@ -92,6 +98,12 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             patches. None means that the other dimensions are spatial. Default: None
         num_prefix_tokens (int, optional): Number of tokens before the grid that are not
             part of it: 1 for a class token. Default: 0
+        input_channel_dim (int, optional): Dimension of the channels or features in the
+            (first) input: 1 for ``(N, C, ...)``, -1 for ``(N, ..., F)``. The other
+            dimensions are the positions onto which maps are interpolated. None means
+            the dimension that the model's first layers take as channels; if that cannot
+            be told, 1, but for inputs ``(N, A, B)``, for which an error asks for it.
+            Default: None
         head (nn.Linear, optional): The linear head for ``"cam"``. None means the
             model's last linear layer with K inputs. Default: None
 
@@ -125,6 +137,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         channel_dim: int | None = ...,
         grid: Sequence[int] | None = ...,
         num_prefix_tokens: int = ...,
+        input_channel_dim: int | None = ...,
         head: nn.Linear | None = ...,
     ) -> None: ...
 
@@ -140,6 +153,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         channel_dim: int | None = ...,
         grid: Sequence[int] | None = ...,
         num_prefix_tokens: int = ...,
+        input_channel_dim: int | None = ...,
         head: nn.Linear | None = ...,
     ) -> None: ...
 
@@ -154,6 +168,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         channel_dim: int | None = None,
         grid: Sequence[int] | None = None,
         num_prefix_tokens: int = 0,
+        input_channel_dim: int | None = None,
         head: nn.Linear | None = None,
     ) -> None:
         check_choice("method", method, CAM_METHODS)
@@ -166,6 +181,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         self.relu = relu
         self.interpolate_maps = interpolate
         self.positions = Positions.of(channel_dim, grid, num_prefix_tokens)
+        self.input_channel_dim = check_input_channel_dim(input_channel_dim)
         self.head = head
 
     def get_name(self) -> str:
@@ -204,7 +220,8 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         Returns:
             *Tensor* or *list[Tensor]* of **attributions**:
             - **attributions** (*Tensor* or *list[Tensor]*):
-                Shape ``(N, 1, ...)``, in score units; a list for a sequence of layers.
+                In score units, ``(N, 1, ...)``, with 1 at the dimension of the channels
+                if interpolated; a list for a sequence of layers.
 
         Raises:
             TypeError, ValueError: An argument or the layer is not valid; the message
@@ -262,7 +279,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         true_target: Label | None,
         additional_forward_args: Any,
     ) -> list[RegionDecomposition]:
-        with self.positions.follow() as axes:
+        with UnitAxes([_first(inputs), _first(baselines)]) as axes:
             done = pass_pair(
                 self.forward_func,
                 self._layers,
@@ -274,6 +291,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
                 differentiable=self.method != "cam",
             )
         x, n, labels = done.pair.inputs[0], len(done.pair), done.pair.labels
+        channels = input_channels(x, self.input_channel_dim, axes)
         layers = [
             (activation, self._positions(name, activation, axes, done.pair.inputs))
             for name, activation in zip(self._names, done.activations, strict=True)
@@ -287,11 +305,21 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             raw = self._by_gradients(done.scores, layers, labels)
         results = []
         for name, (of_attack, of_true) in zip(self._names, raw, strict=True):
-            maps = [
-                self._finish(m, x)
+            natural_true, adversarial_true, natural_attack, adversarial_attack = (
+                self._finish(m, x, channels)
                 for m in (of_true[:n], of_true[n:], of_attack[:n], of_attack[n:])
-            ]
-            results.append(RegionDecomposition(done.pair, name, *maps))
+            )
+            results.append(
+                RegionDecomposition(
+                    done.pair,
+                    name,
+                    natural_true,
+                    adversarial_true,
+                    natural_attack,
+                    adversarial_attack,
+                    channels,
+                )
+            )
         return results
 
     def _by_gradients(
@@ -384,7 +412,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             )
         return self.positions.found(name, values, axes, inputs)
 
-    def _finish(self, maps: Tensor, x: Tensor) -> Tensor:
+    def _finish(self, maps: Tensor, x: Tensor, channels: int | None) -> Tensor:
         """Applies ReLU and interpolation, as chosen."""
         if self.relu:
             maps = maps.clamp(min=0)
@@ -396,4 +424,11 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
                 f"interpolated to inputs of shape {tuple(x.shape)}; see interpolate "
                 "and grid"
             )
-        return interpolate(maps, x.shape[2:])
+        if channels is None:
+            raise asked_for(x)
+        return interpolate(maps, x, channels)
+
+
+def _first(side: Any) -> Any:
+    """The first input of a side of a pair, which is not checked yet."""
+    return side[0] if isinstance(side, tuple) and side else side

@@ -72,10 +72,10 @@ def interpretability_score(
     Source: Xu et al., arXiv:1904.02057.
 
     Args:
-        maps (Tensor): The maps F: shape ``(N, 1, ...)`` with the spatial size of the
-            perturbation, or the shape of the perturbation.
-        perturbation (Tensor): The perturbation delta, shape ``(N, C, ...)`` or
-            ``(N, F)``.
+        maps (Tensor): The maps F: the shape of the perturbation, or with 1 in place of
+            its channels, such as ``(N, 1, H, W)`` or ``(N, T, 1)``.
+        perturbation (Tensor): The perturbation delta, such as ``(N, C, H, W)``,
+            ``(N, T, F)`` or ``(N, F)``.
         percentile (float, optional): The percentile q, in [0, 100]. Default: 70
 
     Returns:
@@ -94,11 +94,13 @@ def interpretability_score(
     """
     check_percentile("percentile", percentile)
     shape = tuple(perturbation.shape)
-    of_positions = (shape[0], 1, *shape[2:]) if len(shape) > 2 else shape
-    if len(shape) < 2 or tuple(maps.shape) not in (of_positions, shape):
+    valid = [shape]
+    if len(shape) > 2:
+        valid += [(shape[0], 1, *shape[2:]), (*shape[:-1], 1)]
+    if len(shape) < 2 or tuple(maps.shape) not in valid:
         raise ValueError(
-            f"maps: got shape {tuple(maps.shape)}, want {of_positions} or {shape} for "
-            f"perturbations {shape}, (N, C, ...) or (N, F)"
+            f"maps: got shape {tuple(maps.shape)}, want {' or '.join(map(str, valid))} "
+            f"for perturbations {shape}, (N, ...)"
         )
     for name, values in (("maps", maps), ("perturbation", perturbation)):
         if not values.isfinite().all():

@@ -11,6 +11,7 @@ from captum.attr import LayerAttribution
 from torch import Tensor
 
 from captum_pse._model.checks import check_choice
+from captum_pse._model.input_channels import asked_for
 from captum_pse.pairs.labels import records
 from captum_pse.pairs.scored import PairResult, ScoredPair
 from captum_pse.regions.interpretability import (
@@ -57,6 +58,8 @@ class RegionDecomposition(PairResult):
         adversarial_true (Tensor): ``F(x', t0)``.
         natural_attack (Tensor): ``F(x0, t)``.
         adversarial_attack (Tensor): ``F(x', t)``.
+        input_channel_dim (int, optional): The dimension of the channels or features in
+            the input; None for inputs ``(N, A, B)`` of which it is not known.
 
     Examples::
 
@@ -77,6 +80,7 @@ class RegionDecomposition(PairResult):
     adversarial_true: Tensor
     natural_attack: Tensor
     adversarial_attack: Tensor
+    input_channel_dim: int | None = 1
 
     @property
     def promotion(self) -> Tensor:
@@ -127,12 +131,13 @@ class RegionDecomposition(PairResult):
 
         Returns:
             *Tensor*: The map summed over its channels and interpolated linearly
-            (bilinearly for images), ``(N, 1, H, W)`` for images. A map ``(N, F)`` is
+            (bilinearly for images) to the positions of the input: ``(N, 1, H, W)`` for
+            images, ``(N, T, 1)`` for embeddings ``(N, T, F)``. A map ``(N, F)`` is
             returned unchanged.
 
         Raises:
-            ValueError: There is no such component, or map and input have different
-                numbers of dimensions.
+            ValueError: There is no such component, map and input have different numbers
+                of dimensions, or ``input_channel_dim`` is None.
         """
         maps, x = self.attribution(component), self.inputs[0]
         if maps.dim() != x.dim():
@@ -143,7 +148,12 @@ class RegionDecomposition(PairResult):
             )
         if maps.dim() < 3:
             return maps
-        return interpolate(maps.sum(dim=1, keepdim=True), x.shape[2:])
+        if self.input_channel_dim is None:
+            raise asked_for(x)
+        dim = self.input_channel_dim
+        if maps.shape in (x.shape, positions_of(x, dim)):
+            return maps.sum(dim=dim, keepdim=True)
+        return interpolate(maps.sum(dim=1, keepdim=True), x, dim)
 
     def interpretability(
         self, which: ClassMap = "natural_true", percentile: float = PERCENTILE
@@ -189,7 +199,8 @@ class RegionDecomposition(PairResult):
             TypeError, ValueError: ``percentile`` is not a number in [0, 100].
         """
         columns = self.labels.columns()
-        if self.natural_true.dim() != self.inputs[0].dim():
+        is_known = self.input_channel_dim is not None or self.natural_true.dim() < 3
+        if self.natural_true.dim() != self.inputs[0].dim() or not is_known:
             return records(columns)
         for name, which in (
             ("suppression", "natural_true"),
@@ -222,7 +233,8 @@ class RegionDecomposition(PairResult):
     def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = self.pair.tensors()
         tensors |= {name: getattr(self, name) for name in CLASS_MAPS}
-        return tensors, {"source": self.source, "is_tuple": self.pair.is_tuple}
+        settings = {"source": self.source, "is_tuple": self.pair.is_tuple}
+        return tensors, {**settings, "input_channel_dim": self.input_channel_dim}
 
     @classmethod
     def _of_contents(
@@ -235,14 +247,19 @@ class RegionDecomposition(PairResult):
             adversarial_true=tensors["adversarial_true"],
             natural_attack=tensors["natural_attack"],
             adversarial_attack=tensors["adversarial_attack"],
+            # Older files lack it: positions were the dimensions after 1.
+            input_channel_dim=settings.get("input_channel_dim", 1),
         )
 
 
-def interpolate(maps: Tensor, size: torch.Size) -> Tensor:
-    """Maps ``(N, 1, ...)`` interpolated linearly to another spatial size."""
-    if maps.shape[2:] == size:
-        return maps
-    resized: Tensor = LayerAttribution.interpolate(
-        maps, tuple(size), _INTERPOLATION[len(size)]
-    )
-    return resized
+def positions_of(x: Tensor, channel_dim: int) -> torch.Size:
+    """The shape of a map on inputs, with 1 at the dimension of their channels."""
+    return torch.Size([*x.shape[:channel_dim], 1, *x.shape[channel_dim + 1 :]])
+
+
+def interpolate(maps: Tensor, x: Tensor, channel_dim: int) -> Tensor:
+    """Maps ``(N, 1, ...)`` interpolated linearly to the positions of inputs ``x``."""
+    size = tuple(n for i, n in enumerate(x.shape) if i not in (0, channel_dim))
+    if maps.shape[2:] != size:
+        maps = LayerAttribution.interpolate(maps, size, _INTERPOLATION[len(size)])
+    return maps.movedim(1, channel_dim)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._model.activations import scores_and_activations
-from captum_pse._model.axes import FollowedPasses, follow_passes
 from captum_pse._model.checks import check_choice, check_int, check_integers
+from captum_pse._model.followed_passes import FollowedPasses, follow_passes
 from captum_pse._model.layers import Layer, find_layer
 from captum_pse._model.positions import Positions, channel_dim_of, check_channel_dim
 
