@@ -41,7 +41,7 @@ def scores_and_activations(
         *tuple*: Scores ``(N, C, ...)``, and one activation for each layer.
 
     Raises:
-        TypeError: A layer does not return one tensor.
+        TypeError: A layer does not return one tensor of floating-point values.
         ValueError: A layer does not run, or runs several times. Also as
             :func:`captum_pse._model.forward.first_scores`.
     """
@@ -52,7 +52,7 @@ def scores_and_activations(
         def keep(module: nn.Module, args: Any, output: Any) -> Any:
             if threading.get_ident() != thread:
                 return None
-            if not isinstance(output, Tensor):
+            if not isinstance(output, Tensor) or not output.is_floating_point():
                 outputs[i].append(output)
                 return None
             if not differentiable:
@@ -88,6 +88,12 @@ def scores_and_activations(
         if not isinstance(got[0], Tensor):
             raise TypeError(
                 f"layer: this {kind} returned {type(got[0]).__name__}, want one tensor"
+            )
+        if not got[0].is_floating_point():
+            # Differences of unsigned integers wrap around.
+            raise TypeError(
+                f"layer: this {kind} returned {got[0].dtype}, want floating-point "
+                "values"
             )
     return scores, [got[0] for got in outputs.values()]
 

@@ -150,7 +150,12 @@ def predicted_class(scores: Tensor, index: Tensor) -> Tensor:
 
 
 def exact(scores: Tensor) -> Tensor:
-    """The scores in at least single precision, for differences of scores."""
+    """The scores in at least single precision, for differences of scores.
+
+    Integers become float64, which holds them exactly up to 2**53.
+    """
+    if not scores.is_floating_point():
+        return scores.double()
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 

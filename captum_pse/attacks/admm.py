@@ -107,7 +107,7 @@ class Problem:
     def over_features(self, values: Tensor) -> Tensor:
         """``(N, F)``, the value of each feature's group, 0 for features in no group."""
         spread = self.groups.spread(values, self.naturals)
-        return torch.cat([x.flatten(1) for x in spread], dim=1)
+        return torch.cat([x.flatten(1) for x in spread], dim=1).to(self.low)
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -100,8 +100,9 @@ def _attack_batch(
         targeted = targets is not None
         labels = true if targets is None else targets.to(true)
         adversarial = adapter.run(inputs, labels.clone(), targeted=targeted)
-    if not isinstance(adversarial, Tensor):
-        raise TypeError(f"attack: returned {type(adversarial).__name__}, want a tensor")
+    if not isinstance(adversarial, Tensor) or not adversarial.is_floating_point():
+        got = getattr(adversarial, "dtype", type(adversarial).__name__)
+        raise TypeError(f"attack: returned {got}, want a floating-point tensor")
     adversarial = adversarial.detach()
     is_finite = bool(adversarial.isfinite().all())
     if adversarial.shape != natural.shape or not is_finite:

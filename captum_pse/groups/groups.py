@@ -78,13 +78,26 @@ class Groups:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def only(self, chosen: Tensor) -> Groups:
+        """The same groups without the features of those that are not chosen, bool
+        ``(n_groups,)``."""
+        slots = torch.cat([chosen, chosen.new_zeros(1)])
+        return Groups(self.ids, tuple(torch.where(slots[i], i, -1) for i in self.index))
+
+    def within(self) -> Tensor:
+        """bool ``(n_groups, inputs)``: whether a feature of an input is in a group."""
+        found = self.ids.new_zeros(len(self) + 1, len(self.index), dtype=torch.bool)
+        for i, index in enumerate(self.index):
+            found[index.flatten().to(found.device), i] = True
+        return found[:-1]
+
     def sizes(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """How many features each group has in each example, int64 ``(N, n_groups)``."""
         n = len(inputs[0])
         counts = self.ids.new_zeros(n, len(self) + 1)
         for index, x in zip(self.index, inputs, strict=True):
             slots = self._slots(index, n)
-            repeats = x[0].numel() // index[0].numel()
+            repeats = x[0].numel() // max(index[0].numel(), 1)
             counts.scatter_add_(1, slots, torch.full_like(slots, repeats))
         return counts[:, : len(self)]
 
@@ -93,18 +106,17 @@ class Groups:
 
         Args:
             values (Tensor): Shape ``(N, n_groups)``.
-            inputs (tuple[Tensor, ...]): The inputs. Only their shapes and dtypes are
-                used.
+            inputs (tuple[Tensor, ...]): The inputs. Only their shapes are used.
 
         Returns:
-            *tuple[Tensor, ...]*: Tensors of the inputs' shapes and dtypes; 0 for
-            features in no group.
+            *tuple[Tensor, ...]*: Tensors of the inputs' shapes and the values' dtype; 0
+            for features in no group.
         """
-        padded = torch.nn.functional.pad(values, (0, 1))
+        # Not by pad, which takes no bool values.
+        padded = torch.cat([values, values.new_zeros(len(values), 1)], dim=1)
         return tuple(
             padded.gather(1, self._slots(index, len(x)))
             .reshape(len(x), *index.shape[1:])
-            .to(x.dtype)
             .expand(x.shape)
             .contiguous()
             for index, x in zip(self.index, inputs, strict=True)
@@ -130,12 +142,12 @@ class Groups:
         sums = torch.zeros(n, len(self) + 1, dtype=exact, device=inputs[0].device)
         for index, x, value in zip(self.index, inputs, values, strict=True):
             slots = self._slots(index.expand(len(index), *x.shape[1:]), n)
-            sums.scatter_add_(1, slots, value.to(exact).flatten(1))
+            sums.scatter_add_(1, slots, value.to(exact).reshape(slots.shape))
         return sums[:, : len(self)]
 
     def _slots(self, index: Tensor, n: int) -> Tensor:
         """``index`` flattened, for n examples; no group becomes slot ``n_groups``."""
-        flat = index.flatten(1)
+        flat = index.reshape(len(index), index[0].numel())
         return torch.where(flat < 0, len(self), flat).expand(n, -1)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
-from captum._utils.common import (
-    _format_baseline,
-    _format_feature_mask,
-    _format_tensor_into_tuples,
-)
+from captum._utils.common import _format_feature_mask
 from captum.attr import FeatureAblation, PerturbationAttribution
 from torch import Tensor
 
@@ -18,6 +15,7 @@ from captum_pse._engine.batches import MEMORY_LIMIT
 from captum_pse._engine.choice import Engine, ablated_scores, check_engine
 from captum_pse._model.checks import (
     Tensors,
+    as_tuple,
     check_int,
     check_integers,
     check_optional_int,
@@ -30,6 +28,7 @@ from captum_pse._model.forward import (
 from captum_pse._model.targets import Label, check_index, label_index, select_scores
 from captum_pse._model.usage import log_usage
 from captum_pse.groups.groups import Groups
+from captum_pse.pixels.dtypes import ablated_values, decrease, parts
 
 
 class IncrementalAblation(PerturbationAttribution):
@@ -114,9 +113,11 @@ class IncrementalAblation(PerturbationAttribution):
         """The decrease of the target's score when each group is ablated.
 
         Args:
-            inputs (Tensor or tuple[Tensor, ...]): Shape ``(N, ...)``.
+            inputs (Tensor or tuple[Tensor, ...]): Shape ``(N, ...)``, of any dtype.
             baselines (scalar, Tensor, tuple, optional): The values of ablated features,
-                in any of Captum's formats. None means 0. Default: None
+                in any of Captum's formats. None means 0. An ablated input has the dtype
+                of ``inputs + baselines``, as with ``perturbations_per_eval=1`` in
+                Captum. Default: None
             target (int, tuple, list or Tensor, optional): The class whose score is
                 explained, in any of Captum's formats. Models that return one score for
                 each example need None. Default: None
@@ -134,11 +135,12 @@ class IncrementalAblation(PerturbationAttribution):
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
-                Tensors with the shape and dtype of the inputs.
+                Tensors with the shape of the inputs and the dtype of the scores.
 
         Raises:
             TypeError, ValueError: An argument is not valid, or the model does not
-                return a row of scores for each example.
+                return a row of scores for each example. The scores are bool, or
+                integers whose differences their dtype cannot hold.
 
         Warns:
             EngineWarning: ``engine="incremental"`` cannot be used, or the scores of the
@@ -147,46 +149,83 @@ class IncrementalAblation(PerturbationAttribution):
         perturbations_per_eval = check_optional_int(
             "perturbations_per_eval", perturbations_per_eval, 1
         )
-        xs = tuple(x.detach() for x in _format_tensor_into_tuples(inputs))
-        x0s = tuple(
-            (b if isinstance(b, Tensor) else torch.full_like(x[:1], b)).detach().to(x)
-            for x, b in zip(xs, _format_baseline(baselines, xs), strict=True)
-        )
+        is_tuple = isinstance(inputs, tuple)
+        xs = tuple(x.detach() for x in as_tuple("inputs", inputs))
+        for i, x in enumerate(xs):
+            if x.shape[:1] != xs[0].shape[:1] or x.dim() == 0:
+                raise ValueError(
+                    f"inputs[{i}]: got shape {tuple(x.shape)}, want as many examples "
+                    "in each input"
+                )
+        x0s = ablated_values(baselines, xs)
         args = forward_args(additional_forward_args)
         masks = tuple(
             check_integers("feature_mask", mask)
             for mask in _format_feature_mask(feature_mask, xs)
         )
-        least = min(int(mask.min()) for mask in masks)
-        groups = Groups.of(tuple(mask - min(least, 0) for mask in masks), xs)
         require_eval_batch_norm(self.forward_func)
+        scores = self._scores(xs, args)
+        select = _selection(target, scores, len(xs[0]))
+        examples = torch.arange(len(scores))
+        before = select(scores, examples)
+        if all(x.numel() == 0 for x in xs):
+            attributions = tuple(x.to(before.dtype) for x in xs)
+            return cast("Tensors", attributions if is_tuple else attributions[0])
+        least = min(int(mask.min()) for mask in masks if mask.numel())
+        groups = Groups.of(tuple(mask - min(least, 0) for mask in masks), xs)
+        changes = before.new_zeros(len(before), len(groups))
+        progress = self.get_name() if show_progress else None
+        for part in parts(xs, x0s, groups):
+            known = before
+            if part.is_promoted:
+                # The scores of the groups that change the dtype but no value.
+                known = select(self._scores(part.inputs, args), examples)
+            ablation = Ablation(
+                self.forward_func, part.inputs, part.baselines, part.groups, args,
+                select, known,
+            )  # fmt: skip
+            ablated = ablated_scores(
+                ablation,
+                self.engine,
+                perturbations_per_eval,
+                self.memory_limit,
+                progress,
+            ).scores
+            chosen = part.chosen.to(changes.device)
+            found = decrease(before.unsqueeze(1), ablated)[..., 0]
+            changes[:, chosen] = found[:, chosen]
+        attributions = groups.spread(changes.to(xs[0].device), xs)
+        return cast("Tensors", attributions if is_tuple else attributions[0])
+
+    def _scores(self, xs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Tensor:
+        """The scores of inputs, which the model may overwrite."""
         scores = self.forward_func(*(x.clone() for x in xs), *args)
         if not isinstance(scores, Tensor) or scores.shape[:1] != xs[0].shape[:1]:
             raise ValueError(
                 "forward_func: want a tensor with one row of scores for each of "
                 f"{len(xs[0])} examples; {FeatureAblation.__name__} accepts others"
             )
-        index = None
-        if target is not None:
-            index = check_index("target", label_index("target", target, len(xs[0])),
-                                scores)  # fmt: skip
-        elif scores[0].numel() != 1:
+        return scores.clone()
+
+
+def _selection(
+    target: Label | None, scores: Tensor, n_examples: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Selects the target's score, ``(B, 1)``, as :class:`Ablation` wants it.
+
+    Raises:
+        TypeError, ValueError: ``target`` is no index into the scores.
+    """
+    if target is None:
+        if scores.shape[1:].numel() != 1:
             raise ValueError(
                 f"target: got None, but forward_func returns shape "
                 f"{tuple(scores.shape)}; want a class"
             )
+        return lambda scores, examples: scores.reshape(-1, 1)
+    index = check_index("target", label_index("target", target, n_examples), scores)
 
-        def select(scores: Tensor, examples: Tensor) -> Tensor:
-            if index is None:
-                return scores.reshape(-1, 1)
-            return select_scores(scores, index[examples.to(index.device)])
+    def select(scores: Tensor, examples: Tensor) -> Tensor:
+        return select_scores(scores, index[examples.to(index.device)])
 
-        before = select(scores.clone(), torch.arange(len(scores)))
-        ablation = Ablation(self.forward_func, xs, x0s, groups, args, select, before)
-        progress = self.get_name() if show_progress else None
-        ablated = ablated_scores(
-            ablation, self.engine, perturbations_per_eval, self.memory_limit, progress
-        ).scores
-        changes = (before.unsqueeze(1) - ablated)[..., 0].to(xs[0].device)
-        attributions = groups.spread(changes, xs)
-        return attributions if isinstance(inputs, tuple) else attributions[0]
+    return select

@@ -51,7 +51,6 @@ def mean_over_channels(
     result: PixelDecomposition, values: Tensor, example: int
 ) -> Tensor:
     """Values ``(N, n)`` of the groups as a map; NaN where no channel is in a group."""
-    single = tuple(x.float() for x in result.inputs)
-    spread = result.groups.spread(values, single)[0][example]
+    spread = result.groups.spread(values, result.inputs)[0][example]
     index = result.groups.index[0].expand_as(result.inputs[0])[example]
     return torch.where(index >= 0, spread, torch.nan).nanmean(0)

@@ -243,7 +243,7 @@ def _ranks(means: Tensor, sizes: Tensor) -> Tensor:
 def _norms(kept: tuple[Tensor, ...], x0s: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """The norms ``(N,)`` of the perturbation that is kept."""
     delta = torch.cat(
-        [(x - x0).flatten(1).float() for x, x0 in zip(kept, x0s, strict=True)], dim=1
+        [exact(x - x0).flatten(1) for x, x0 in zip(kept, x0s, strict=True)], dim=1
     )
     return {
         name: torch.linalg.vector_norm(delta, order, dim=1)

@@ -229,7 +229,7 @@ def kept_inputs(
     xs: tuple[Tensor, ...], x0s: tuple[Tensor, ...], groups: Groups, keep: Tensor
 ) -> tuple[Tensor, ...]:
     """``xs`` on the groups to keep, bool ``(N, n_groups)``, and ``x0s`` elsewhere."""
-    masks = groups.spread(keep.float(), xs)
+    masks = groups.spread(keep, xs)
     return tuple(
-        torch.where(mask > 0, x, x0) for mask, x, x0 in zip(masks, xs, x0s, strict=True)
+        torch.where(mask, x, x0) for mask, x, x0 in zip(masks, xs, x0s, strict=True)
     )

@@ -168,7 +168,8 @@ class PixelDecomposition(PairResult):
             ValueError: ``component`` is not one of the above.
         """
         check_choice("component", component, COMPONENTS)
-        values = self.groups.spread(getattr(self, component), self.inputs)
+        spread = self.groups.spread(getattr(self, component), self.inputs)
+        values = tuple(v.to(x) for v, x in zip(spread, self.inputs, strict=True))
         return values if self.pair.is_tuple else values[0]
 
     def table(self) -> list[dict[str, Any]]:

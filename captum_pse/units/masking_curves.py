@@ -307,6 +307,8 @@ def _run_attack(
         found = attack(model, pairs)
     natural = pairs.natural
     assert isinstance(natural, Tensor)
+    if isinstance(found, Tensor) and not found.is_floating_point():
+        raise ValueError(f"attack: returned {found.dtype}, want floating-point values")
     if not isinstance(found, Tensor) or found.shape != natural.shape:
         kind = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(

@@ -350,7 +350,8 @@ class Returns:
         (lambda x: x - 1.5, ValueError, r"attack: in its result: got -\S+ at \(0, 0"),
         (lambda x: x[:1], ValueError, r"returned shape \(1, 3, 64, 64\), want finite"),
         (lambda x: x * torch.nan, ValueError, "NaN or infinite values, want finite"),
-        (lambda x: (x, x), TypeError, "attack: returned tuple, want a tensor"),
+        (lambda x: (x, x), TypeError, "attack: returned tuple, want a floating-point"),
+        (torch.Tensor.byte, TypeError, "attack: returned torch.uint8, want a floating"),
     ],
 )
 def test_wrong_results(model, demo_pairs, answer, error, match):

@@ -420,3 +420,18 @@ def test_runs_on_a_gpu_without_a_copy_to_the_cpu(make_case, dtype):
         result = method.decompose(x, x0, 1, 2)
     assert result.effect.device == x.device
     assert result.attribution().dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8])
+def test_integer_scores_are_subtracted_exactly(dtype):
+    # In float32, 2**25 + 1 is 2**25; in uint8, 0 - 1 is 255.
+    large = 0 if dtype == torch.uint8 else 2**25
+
+    def model(x):
+        x = x.long()
+        return torch.stack([large + x[:, 0], large + 2 - x.sum(1)], dim=1).to(dtype)
+
+    x, x0 = torch.tensor([[1.0, 1.0], [0.0, 1.0]])[:, None].unbind()
+    result = PromotionSuppression(model).decompose(x, x0, 0, 1)
+    assert result.promotion_change.tolist() == [[1.0, 0.0]]
+    assert result.suppression_change.tolist() == [[1.0, 0.0]]

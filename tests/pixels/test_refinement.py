@@ -277,3 +277,15 @@ def test_summary():
     assert first["smallest_fraction"] == pytest.approx(0.7)
     assert math.isnan(second["smallest_fraction"])
     assert (first["attack_holds"], second["attack_holds"]) == (True, False)
+
+
+def test_norms_of_changes_that_single_precision_cannot_hold(make_case):
+    case = make_case(1)  # double precision
+    far = case.natural.clone()
+    far[0, 0, 0, 0] = 0
+    close = far.clone()
+    close[0, 0, 0, 0] = 1e-60
+    options = {"scores": torch.rand(1, 1, 6, 6), "fractions": [1]}
+    found = refine(case.model, close, far, 1, 2, **options).norms
+    assert float(found["L0"]) == 1
+    assert float(found["Linf"]) == 1e-60

@@ -14,12 +14,14 @@ from scipy.stats import hypergeom, spearmanr, t
 from torch import Tensor, nn
 
 from captum_pse import (
+    AdversarialCAM,
     AdversarialPair,
     Dissection,
     DissectionSensitivity,
     UnitDecomposition,
     UnitSensitivity,
     relate,
+    unit_range,
 )
 from captum_pse.dissection import Concept, LayerOverlaps
 from captum_pse.reports.page.units import changed_in_pair
@@ -616,3 +618,35 @@ def test_bad_component_and_batch(make_case):
         method.over(pairs).interval(1)
     low, _ = method.over(pairs.select(0)).interval()
     assert low.isnan().all()
+
+
+class ToBytes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 200).to(torch.uint8)
+
+
+class Quantised(nn.Module):
+    """Its layer returns integers, whose differences wrap around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = ToBytes()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x).float().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda model, x: DissectionSensitivity(model, "layer").attribute(x, x / 2),
+        lambda model, x: AdversarialCAM(model, "layer").attribute(x, x / 2, 1, 2),
+        lambda model, x: unit_range(model, "layer", x),
+    ],
+)
+def test_layers_of_integers_are_refused(run):
+    with pytest.raises(
+        TypeError, match=r"^layer: this ToBytes returned torch.uint8, want"
+    ):
+        run(Quantised().eval(), torch.rand(2, 3, 4, 4))

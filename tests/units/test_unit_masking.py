@@ -309,6 +309,7 @@ def test_bad_curves(changes, message):
     ("attack", "message"),
     [
         (lambda model, pairs: None, "attack: returned NoneType"),
+        (lambda model, pairs: pairs.natural.byte(), "attack: returned torch.uint8"),
         (lambda model, pairs: pairs.natural[:1], r"attack: returned \(1, 3, 64, 64\)"),
         (lambda model, pairs: pairs.natural * math.nan, "attack: returned NaN"),
     ],

@@ -96,10 +96,10 @@ def kept_picture(refinement: Refinement, example: int, scale: Scale) -> Picture:
     """
     smallest = float(refinement.smallest_fraction[example])
     chosen = refinement.keeps(smallest)
-    (kept,) = refinement.groups.spread(chosen.float(), refinement.inputs)
+    (kept,) = refinement.groups.spread(chosen, refinement.inputs)
     (refined,) = refinement.at(smallest)
     change = strongest_channel((refined - refinement.baselines[0])[example])
-    change[(kept[example] == 0).all(0)] = torch.nan
+    change[~kept[example].any(0)] = torch.nan
     n_kept = int(chosen[example].sum())
     n_groups = int((refinement.groups.sizes(refinement.inputs)[example] > 0).sum())
     return drawn(
