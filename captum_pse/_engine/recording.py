@@ -30,6 +30,7 @@ from captum_pse._engine.tape import (
     without_unused,
 )
 from captum_pse._engine.tracing import Traced
+from captum_pse._model.hooks import acting_hooks
 
 
 def record(traced: Traced, args: tuple[Any, ...], *, keep_all: bool = False) -> Tape:
@@ -172,7 +173,7 @@ def as_operations(whole: NodeStep, heard: Listener) -> list[OpStep] | None:
 def as_linear(whole: NodeStep) -> OpStep | None:
     """A linear layer, which ATen records as reshapes and a matrix product."""
     args, func = whole.args, whole.func
-    if type(func) is nn.Linear and not (func._forward_hooks or func._forward_pre_hooks):
+    if type(func) is nn.Linear and not acting_hooks(func):
         args = (*args, func.weight, func.bias)
     elif func is not F.linear:
         return None

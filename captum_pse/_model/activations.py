@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_pse._model.forward import ForwardFunc, first_scores
+from captum_pse._model.hooks import forward_hooks
 
 
 def scores_and_activations(
@@ -45,13 +46,10 @@ def scores_and_activations(
         ValueError: A layer does not run, or runs several times. Also as
             :func:`captum_pse._model.forward.first_scores`.
     """
-    thread = threading.get_ident()
     outputs: dict[int, list[Any]] = {i: [] for i in range(len(layers))}
 
     def hook(i: int) -> Any:
         def keep(module: nn.Module, args: Any, output: Any) -> Any:
-            if threading.get_ident() != thread:
-                return None
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 outputs[i].append(output)
                 return None
@@ -67,17 +65,11 @@ def scores_and_activations(
 
         return keep
 
-    handles = []
-    try:
-        for i, layer in enumerate(layers):
-            handles.append(layer.register_forward_hook(hook(i)))
-        # The hook of the first layer enables gradients. Leaving the block restores the
-        # caller's mode.
-        with torch.no_grad():
-            scores = first_scores(forward_func, inputs, additional_forward_args)
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = [(layer, hook(i)) for i, layer in enumerate(layers)]
+    # The hook of the first layer enables gradients. Leaving the block restores the
+    # caller's mode.
+    with forward_hooks(forward_func, hooks), torch.no_grad():
+        scores = first_scores(forward_func, inputs, additional_forward_args)
     for layer, got in zip(layers, outputs.values(), strict=True):
         kind = type(layer).__name__
         if len(got) != 1:
@@ -124,12 +116,9 @@ class ActivationReader:
     def __call__(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         outputs: dict[int, Tensor] = {}
         versions: dict[int, int] = {}
-        thread = threading.get_ident()
 
         def hook(i: int) -> Any:
             def keep(module: nn.Module, args: Any, output: Tensor) -> None:
-                if threading.get_ident() != thread:
-                    return
                 # Inference tensors have no version counter that detects a write.
                 unversioned = output.is_inference()
                 copied = unversioned or i in self._overwritten
@@ -140,16 +129,9 @@ class ActivationReader:
 
             return keep
 
-        handles = []
-        try:
-            for i, layer in enumerate(self._layers):
-                handles.append(layer.register_forward_hook(hook(i)))
+        hooks = [(layer, hook(i)) for i, layer in enumerate(self._layers)]
+        with forward_hooks(self._forward_func, hooks), suppress(_EnoughError):
             first_scores(self._forward_func, inputs)
-        except _EnoughError:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
         idle = [
             type(x).__name__ for i, x in enumerate(self._layers) if i not in outputs
         ]

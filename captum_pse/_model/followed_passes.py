@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_pse._model.axes import UnitAxes
+from captum_pse._model.hooks import LOCK
 
 
 class FollowedPasses(threading.local):
@@ -43,20 +44,25 @@ class FollowedPasses(threading.local):
 def follow_passes(
     model: nn.Module, is_wanted: Callable[[], bool]
 ) -> Iterator[FollowedPasses]:
-    """Follows the axes in the passes through a model, or through parts of it, that
-    begin within the block while ``is_wanted`` returns True."""
-    passes, handles = FollowedPasses(), []
+    """Follows the axes in the passes of this thread through a model, or through parts
+    of it, that begin within the block while ``is_wanted`` returns True."""
+    passes, handles, thread = FollowedPasses(), [], threading.get_ident()
+
+    def enter(module: nn.Module, args: Any) -> None:
+        passes.enter(args, threading.get_ident() == thread and is_wanted())
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        passes.leave()
+
     try:
-        for module in model.modules():
-            handles += [
-                module.register_forward_pre_hook(
-                    lambda module, args: passes.enter(args, is_wanted())
-                ),
-                module.register_forward_hook(
-                    lambda module, args, output: passes.leave(), always_call=True
-                ),
-            ]
+        with LOCK:
+            for module in model.modules():
+                handles += [
+                    module.register_forward_pre_hook(enter),
+                    module.register_forward_hook(leave, always_call=True),
+                ]
         yield passes
     finally:
-        for handle in handles:
-            handle.remove()
+        with LOCK:
+            for handle in handles:
+                handle.remove()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._model.forward import ForwardFunc, first_scores
+from captum_pse._model.hooks import forward_hooks
 from captum_pse._model.normalized import named_layers
 
 Layer: TypeAlias = nn.Module | str
@@ -103,17 +104,13 @@ def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> s
 
         return record
 
-    handles = [
-        module.register_forward_hook(hook(name))
+    hooks = [
+        (module, hook(name))
         for name, module in named_layers(forward_func).items()
         if name
     ]
-    try:
-        with torch.no_grad():
-            first_scores(forward_func, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with forward_hooks(forward_func, hooks), torch.no_grad():
+        first_scores(forward_func, inputs)
     for name in reversed(finished):
         if name in spatial and finished.count(name) == 1:
             return name

@@ -46,8 +46,8 @@ class IncrementalAblation(PerturbationAttribution):
     of full passes up to rounding, for any groups. If windows save no work, full passes
     are used.
 
-    Torch.fx traces the model at every call. While tracing, it replaces
-    ``torch.nn.Module.__call__``, so no other thread should run a model during a call.
+    Torch.fx traces the model at every call. Other threads can run models meanwhile, but
+    must not trace with torch.fx themselves.
 
     Args:
         forward_func (Callable): The model. Functions, and models that torch.fx cannot

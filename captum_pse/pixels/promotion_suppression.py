@@ -83,10 +83,9 @@ class PromotionSuppression(PerturbationAttribution):
             full pass for every ``x'_i``. ``"incremental"`` recomputes only the
             activations that a group changes. Its results are the same up to rounding,
             and are checked against the model at every call. It requires a
-            ``torch.nn.Module`` on images that torch.fx can trace; while tracing, the
-            ``__call__`` of all modules is replaced, so no other thread should run a
-            model. ``"auto"`` uses ``"incremental"`` if it saves work. The result states
-            which engine was used. Default: ``"auto"``
+            ``torch.nn.Module`` on images that torch.fx can trace; other threads must
+            not trace with torch.fx meanwhile. ``"auto"`` uses ``"incremental"`` if it
+            saves work. The result states which engine was used. Default: ``"auto"``
         memory_limit (int, optional): Estimated bytes that a pass may use besides the
             model, if ``perturbations_per_eval`` is None. Default: 1 GiB
 

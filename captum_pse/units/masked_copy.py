@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from captum_pse._model.layers import find_layer
 from captum_pse._model.positions import Positions, check_channel_dim
+from captum_pse._model.unchanged import copy_of
 from captum_pse.units.masking import unit_numbers
 
 
@@ -54,7 +54,7 @@ def masked_copy(
         ...     torch.equal(model(natural), masked(natural))
         True
     """
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     # All layers are found before any is replaced: one may be within another.
     layers = {}
     for name in units:

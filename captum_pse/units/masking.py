@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captum_pse._model.activations import scores_and_activations
 from captum_pse._model.checks import check_choice, check_int, check_integers
 from captum_pse._model.followed_passes import FollowedPasses, follow_passes
+from captum_pse._model.hooks import forward_hooks
 from captum_pse._model.layers import Layer, find_layer
 from captum_pse._model.positions import Positions, channel_dim_of, check_channel_dim
 
@@ -119,8 +120,9 @@ def mask_units(
 ) -> Iterator[nn.Module]:
     """Masks units of a model within a ``with`` block.
 
-    Forward hooks change the outputs of the layers, in all threads that use the model.
-    The hooks are removed at the end of the block.
+    Forward hooks change the outputs of the layers, in this thread only: other threads
+    can use the model meanwhile, unmasked or with masks of their own. A thread that the
+    block starts is not masked. The hooks are removed at the end of the block.
 
     Args:
         model (nn.Module): The model.
@@ -144,7 +146,7 @@ def mask_units(
             layer does not have raises when the layer runs.
 
     Warns:
-        UserWarning: A layer did not run within the block.
+        UserWarning: A layer did not run within the block, in its thread.
 
     Examples::
 
@@ -197,22 +199,20 @@ def mask_units(
 
         return change
 
-    handles = []
-    try:
-        with follow_passes(
-            model, lambda: channel_dim is None and len(found) < len(units)
-        ) as passes:
-            for key, numbers in units.items():
-                layer, chosen = find_layer(model, key), unit_numbers(numbers)
-                handles.append(layer.register_forward_hook(hook(key, chosen, passes)))
+    with follow_passes(
+        model, lambda: channel_dim is None and len(found) < len(units)
+    ) as passes:
+        hooks = [
+            (find_layer(model, key), hook(key, unit_numbers(numbers), passes))
+            for key, numbers in units.items()
+        ]
+        with forward_hooks(model, hooks):
             yield model
-    finally:
-        for handle in handles:
-            handle.remove()
     for key in not_run:
         warnings.warn(
-            f"mask_units: {key!r} did not run within the block, so none of its units "
-            "were masked; name a layer that the model calls, and call the model",
+            f"mask_units: {key!r} did not run within the block, in its thread, so none "
+            "of its units were masked; name a layer that the model calls, and call the "
+            "model",
             stacklevel=3,
         )
 

@@ -1,0 +1,113 @@
+"""Forward hooks that act in one thread only.
+
+A hook is on the module, which all threads share. Each of these acts in the thread that
+set it; in any other it does nothing. So the threads of one process can mask a model,
+read it and call it at the same time.
+
+Autograd runs parts of a model again in threads of its own: those of a checkpoint, on a
+GPU. They act for the thread that asked for gradients, and get its thread-local objects
+from torch, among them the hooks that act.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from captum_pse._model.forward import ForwardFunc
+
+#: Called with the module, its arguments and its output; returns a new output or None.
+Hook: TypeAlias = Callable[[nn.Module, Any, Any], Any]
+
+#: Held while hooks are set or removed: torch counts them without a lock, and a dict
+#: must not change while it is copied.
+LOCK = threading.RLock()
+
+
+#: The name of the hooks that act, among torch's thread-local objects.
+_ACTING = "captum_pse.hooks"
+
+
+def _acting() -> frozenset[_ThreadHook]:
+    """The hooks that act in this thread."""
+    if not torch._C._is_key_in_tls(_ACTING):
+        return frozenset()
+    return torch._C._get_obj_in_tls(_ACTING)
+
+
+def _act(hooks: frozenset[_ThreadHook]) -> None:
+    torch._C._stash_obj_in_tls(_ACTING, hooks)
+
+
+class _ThreadHook:
+    """A hook that acts where it is among :func:`_acting`."""
+
+    def __init__(self, hook: Hook) -> None:
+        self._hook = hook
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self._hook(module, args, output) if self in _acting() else None
+
+    def __deepcopy__(self, memo: Any) -> _ThreadHook:
+        # A copy of the model, made within the block, is as the model until its end.
+        return self
+
+
+@contextmanager
+def forward_hooks(
+    forward_func: ForwardFunc, hooks: Sequence[tuple[nn.Module, Hook]]
+) -> Iterator[None]:
+    """Hooks on layers within a ``with`` block, which act in this thread only.
+
+    Args:
+        forward_func (Callable): The model that is called, or a function around it.
+        hooks (sequence): Layers, each with its hook.
+
+    Raises:
+        ValueError: The layers of the model cannot take hooks.
+    """
+    _check_runs_here(forward_func)
+    handles, ours = [], [_ThreadHook(hook) for _, hook in hooks]
+    try:
+        with LOCK:
+            for (layer, _), hook in zip(hooks, ours, strict=True):
+                handles.append(layer.register_forward_hook(hook))
+        _act(_acting().union(ours))
+        yield
+    finally:
+        _act(_acting().difference(ours))
+        with LOCK:
+            for handle in handles:
+                handle.remove()
+
+
+def acting_hooks(module: nn.Module) -> list[Any]:
+    """The forward hooks of a module, without those that do nothing in this thread."""
+    with LOCK:
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    here = _acting()
+    return [h for h in hooks if not isinstance(h, _ThreadHook) or h in here]
+
+
+def remove_hooks(model: nn.Module) -> None:
+    """Removes the hooks of :func:`forward_hooks` from a copy of a model."""
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, _ThreadHook):
+                del module._forward_hooks[key]
+
+
+def _check_runs_here(forward_func: ForwardFunc) -> None:
+    """Raises ValueError if the model runs in threads of its own."""
+    modules = forward_func.modules() if isinstance(forward_func, nn.Module) else ()
+    for module in modules:
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise ValueError(
+                "forward_func: got a DataParallel, which runs the model in a thread "
+                f"for each of {len(module.device_ids)} devices; want its .module"
+            )
