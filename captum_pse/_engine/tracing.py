@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import fx, nn
 
 from captum_pse._engine.tape import NotTraceableError
+from captum_pse._model.compiled import is_compiled, original
 from captum_pse._model.hooks import acting_hooks
 
 #: Two traces at once would leave on ``torch.nn.Module`` what each puts there.
@@ -44,7 +45,7 @@ def trace(model: nn.Module) -> Traced:
     Raises:
         NotTraceableError: torch.fx cannot follow the model.
     """
-    tracer = _Tracer()
+    model, tracer = original(model), _Tracer()
     for name, module in model.named_modules():
         # torch.fx would call the hooks of non-leaf modules with proxies.
         is_leaf = bool(name) and tracer.is_leaf_module(module, name)
@@ -108,6 +109,10 @@ class _Tracer(fx.Tracer):
     ) -> Any:
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
+        if original(m) is not m:
+            forward = original(m)
+        elif is_compiled(m):
+            forward = m._call_impl
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(

@@ -4,6 +4,7 @@
 - ``forward``: one forward pass of the model
 - ``targets``: labels in Captum's target formats
 - ``normalized``: a model with normalisation in front
+- ``compiled``: models compiled by ``torch.compile``
 - ``hooks``: forward hooks that act in one thread
 - ``layers``: finds and names layers
 - ``axes``: follows the axis of units through a pass

@@ -7,6 +7,8 @@ read it and call it at the same time.
 Autograd runs parts of a model again in threads of its own: those of a checkpoint, on a
 GPU. They act for the thread that asked for gradients, and get its thread-local objects
 from torch, among them the hooks that act.
+
+Compiled models run uncompiled while there are hooks.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from captum_pse._model.compiled import is_compiled, uncompiled
 from captum_pse._model.forward import ForwardFunc
 
 #: Called with the module, its arguments and its output; returns a new output or None.
@@ -71,14 +74,15 @@ def forward_hooks(
     Raises:
         ValueError: The layers of the model cannot take hooks.
     """
-    _check_runs_here(forward_func)
+    _check_takes_hooks(forward_func, [layer for layer, _ in hooks])
     handles, ours = [], [_ThreadHook(hook) for _, hook in hooks]
     try:
         with LOCK:
             for (layer, _), hook in zip(hooks, ours, strict=True):
                 handles.append(layer.register_forward_hook(hook))
         _act(_acting().union(ours))
-        yield
+        with uncompiled():
+            yield
     finally:
         _act(_acting().difference(ours))
         with LOCK:
@@ -102,10 +106,21 @@ def remove_hooks(model: nn.Module) -> None:
                 del module._forward_hooks[key]
 
 
-def _check_runs_here(forward_func: ForwardFunc) -> None:
-    """Raises ValueError if the model runs in threads of its own."""
+def _check_takes_hooks(forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> None:
+    """Raises ValueError if hooks on the layers would not act."""
+    for layer in layers:
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise ValueError(
+                f"layer: this {layer.original_name} is TorchScript, which takes no "
+                "hooks; want the original module"
+            )
     modules = forward_func.modules() if isinstance(forward_func, nn.Module) else ()
     for module in modules:
+        if is_compiled(module) and not hasattr(torch.compiler, "set_stance"):
+            raise ValueError(
+                "forward_func: got a model compiled by torch.compile, in which hooks "
+                "do not act before torch 2.6; want the original module"
+            )
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
             raise ValueError(
                 "forward_func: got a DataParallel, which runs the model in a thread "

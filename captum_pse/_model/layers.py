@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_pse._model.compiled import original, original_name
 from captum_pse._model.forward import ForwardFunc, first_scores
 from captum_pse._model.hooks import forward_hooks
 from captum_pse._model.normalized import named_layers
@@ -35,9 +36,10 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
                 f"layer: got the name {layer!r}, but forward_func is not a "
                 "torch.nn.Module; want the module itself"
             )
-        return layer
+        return original(layer)
     modules = named_layers(forward_func)
     if isinstance(layer, str):
+        layer = original_name(layer)
         if layer not in modules:
             close = difflib.get_close_matches(layer, modules, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -47,7 +49,7 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
         raise ValueError(
             f"layer: got a {type(layer).__name__} that is not in the model"
         )
-    return layer
+    return original(layer)
 
 
 def find_layers(
@@ -107,11 +109,14 @@ def last_spatial_layer(forward_func: nn.Module, inputs: tuple[Tensor, ...]) -> s
     hooks = [
         (module, hook(name))
         for name, module in named_layers(forward_func).items()
-        if name
+        if name and not isinstance(module, torch.jit.ScriptModule)
     ]
     with forward_hooks(forward_func, hooks), torch.no_grad():
         first_scores(forward_func, inputs)
     for name in reversed(finished):
         if name in spatial and finished.count(name) == 1:
             return name
-    raise ValueError("layer: the model has no layer with a spatial output; name one")
+    raise ValueError(
+        "layer: the model has no layer with a spatial output that takes hooks, as "
+        "TorchScript does not; name one"
+    )

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from captum_pse._model.compiled import original, original_name
+
 
 class Normalized(nn.Module):
     """Normalises images, then calls a model.
@@ -33,9 +35,14 @@ class Normalized(nn.Module):
 
 
 def named_layers(forward_func: Callable[..., Any]) -> dict[str, nn.Module]:
-    """The user's layers by name; empty for a function that is not a module."""
-    if isinstance(forward_func, Normalized):
-        return named_layers(forward_func.model)
-    if isinstance(forward_func, nn.Module):
-        return dict(forward_func.named_modules())
-    return {}
+    """The user's layers by name; empty for a function that is not a module.
+
+    A compiled layer has the name that it has in the model before it was compiled.
+    """
+    if not isinstance(forward_func, nn.Module):
+        return {}
+    model = original(forward_func)
+    if isinstance(model, Normalized):
+        return named_layers(model.model)
+    # The module that is compiled comes after its wrapper, and takes its name.
+    return {original_name(name): module for name, module in model.named_modules()}

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_pse._model.compiled import original
 from captum_pse._model.hooks import LOCK, remove_hooks
 
 
@@ -59,16 +60,20 @@ def unchanged(*models: nn.Module) -> Iterator[None]:
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy without what blocks of any thread have set on the model: their hooks,
-    modes and requires_grad."""
+    """A deep copy, not compiled, without what blocks of any thread have set on the
+    model: their hooks, modes and requires_grad."""
+    copies: dict[int, Any] = {}
     with LOCK:
-        copied = copy.deepcopy(model)
-        for module, other in zip(model.modules(), copied.modules(), strict=True):
+        # Inner ones first, which outer ones take from here.
+        for module in reversed([*model.modules()]):
+            copies[id(module)] = copy.deepcopy(original(module), copies)
+        for module in model.modules():
             if id(module) in _HELD:
-                other.training = _HELD[id(module)].state
-        for p, q in zip(model.parameters(), copied.parameters(), strict=True):
+                copies[id(module)].training = _HELD[id(module)].state
+        for p in model.parameters():
             if id(p) in _HELD:
-                q.requires_grad_(_HELD[id(p)].state[0])
+                copies[id(p)].requires_grad_(_HELD[id(p)].state[0])
+    copied: nn.Module = copies[id(model)]
     remove_hooks(copied)
     return copied
 

@@ -122,7 +122,8 @@ def mask_units(
 
     Forward hooks change the outputs of the layers, in this thread only: other threads
     can use the model meanwhile, unmasked or with masks of their own. A thread that the
-    block starts is not masked. The hooks are removed at the end of the block.
+    block starts is not masked. The hooks are removed at the end of the block. Compiled
+    code runs uncompiled within the block.
 
     Args:
         model (nn.Module): The model.
