@@ -6,6 +6,7 @@ Examples by Activation Promotion and Suppression", arXiv:1904.02057.
 
 from captum_pse._engine.choice import EngineWarning
 from captum_pse._io.manifest import package_version
+from captum_pse._model.score_warnings import ProbabilityWarning, SaturationWarning
 from captum_pse.attacks.structured import StructuredAttack
 from captum_pse.comparison.agreement import Agreement, agreement
 from captum_pse.comparison.paired_attribution import PairedAttribution
@@ -58,10 +59,12 @@ __all__ = [
     "PairedAttribution",
     "PixelDecomposition",
     "PredictionWarning",
+    "ProbabilityWarning",
     "PromotionSuppression",
     "Refinement",
     "RegionDecomposition",
     "Relation",
+    "SaturationWarning",
     "StructuredAttack",
     "Study",
     "UnitDecomposition",

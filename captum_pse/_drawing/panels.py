@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from captum_pse._drawing.images import Array
 from captum_pse._io.text import printable
 from captum_pse._model.checks import check_int
-from captum_pse.pairs.labels import PairLabels
+from captum_pse.pairs.scored import ScoredPair
 
 
 def bare(ax: Axes, title: str) -> None:
@@ -56,15 +56,17 @@ def _class_name(number: int, class_names: Sequence[str] | None) -> str:
 
 
 def headline(
-    labels: PairLabels,
+    pair: ScoredPair,
     example: int,
     class_names: Sequence[str] | None,
     title: str | None,
 ) -> str:
     """Two lines on one example: its labels and the changes of their scores.
 
-    If the prediction on the adversarial input is not the attack label, it is added.
+    If the prediction on the adversarial input is not the attack label, it is added, and
+    so is that the score of the attack label is saturated.
     """
+    labels, score = pair.labels, pair.kind.name
     t, t0 = (int(index[example, 0]) for index in (labels.target, labels.true_target))
     changes = labels.adversarial_scores - labels.natural_scores
     attack_change, true_change = changes[example].tolist()
@@ -72,8 +74,10 @@ def headline(
     text += (
         f"true {_class_name(t0, class_names)}, attacked towards "
         f"{_class_name(t, class_names)}\n"
-        f"attack logit {attack_change:+.2f}, true logit {true_change:+.2f}"
+        f"attack {score} {attack_change:+.2f}, true {score} {true_change:+.2f}"
     )
+    if pair.saturated[example]:
+        text += ", saturated"
     predicted = int(labels.adversarial_class[example])
     if predicted != t:
         name = _class_name(predicted, class_names)

@@ -3,6 +3,7 @@
 - ``checks``: checks of arguments
 - ``forward``: one forward pass of the model
 - ``targets``: labels in Captum's target formats
+- ``score``: the kinds of scores; ``score_warnings``: what warns about them
 - ``normalized``: a model with normalisation in front
 - ``compiled``: models compiled by ``torch.compile``
 - ``hooks``: forward hooks that act in one thread
@@ -13,6 +14,6 @@
 - ``input_channels``: which dimension of an input holds its channels
 - ``positions``: which dimensions of a layer's output are units and positions
 - ``activations``: reads the outputs of layers
-- ``usage``: Captum's usage log
+- ``usage``: Captum's usage log; ``warn``: warnings at the user's line
 - ``unchanged``: restores a model after third-party code ran on it
 """

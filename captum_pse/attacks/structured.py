@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 
 from captum_pse._model.checks import check_int, check_tensors
 from captum_pse._model.forward import ForwardFunc, first_scores
+from captum_pse._model.score import returned_kind
+from captum_pse._model.score_warnings import warn_of_probabilities
 from captum_pse._model.targets import Label, check_index, label_index
 from captum_pse._model.unchanged import unchanged
 from captum_pse.attacks.admm import Problem, Weights, search
@@ -229,6 +231,7 @@ class StructuredAttack(Perturbation):
                 )
         args = _format_additional_forward_args(additional_forward_args) or ()
         scores = first_scores(self.forward_func, xs, args)
+        warn_of_probabilities(returned_kind(scores))
         index = check_index("target", label_index("target", target, len(xs[0])), scores)
         if index.shape[1] != 1:
             raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from captum_pse._model.checks import INT64_MAX
+from captum_pse._model.score import SCORES
 
 
 def comma_separated(text: str) -> list[float]:
@@ -117,6 +118,18 @@ def computing(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--device", default="cpu", type=device, help="torch device (default: cpu)"
+    )
+
+
+def score(parser: argparse.ArgumentParser) -> None:
+    """The score of which effects are differences."""
+    parser.add_argument(
+        "--score",
+        choices=SCORES,
+        default="logit",
+        help="what effects are differences of: logits as the model returns them, "
+        "logits less their mean over the classes, or log-probabilities (default: "
+        "logit)",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_pse._model.score import KINDS, LOGIT
 from captum_pse.cli.arguments import unit_layers
 from captum_pse.cli.inputs import concepts_of
 from captum_pse.pairs.pair import AdversarialPair
@@ -81,6 +82,7 @@ def explain_pairs(
     """
     explain = _units if args.level == "network" else _pixels_or_regions
     options = {
+        "score": args.score,
         "batch_size": args.batch_size,
         "device": args.device,
         "class_names": class_names,
@@ -120,6 +122,16 @@ def _pixels_or_regions(
                 f"NOTE: the model does not predict the {side} label on {wrong} "
                 "pair(s); if it should, check the labels, --weights, --mean and --std"
             )
+    score = records[0]["score"]
+    if score != LOGIT.name:
+        print(f"dZ, promotion and suppression are in {KINDS[score].plural}")
+    saturated = sum(bool(record.get("saturated")) for record in records)
+    if saturated:
+        print(
+            "NOTE: the log-probability of the attack label is near 0, its maximum, on "
+            f"{saturated} pair(s): little promotion can be seen there; --score "
+            "centered does not saturate"
+        )
     tables = "summary.json"
     if args.level == "pixel":
         tables = "groups.csv, summary.json"

@@ -47,7 +47,9 @@ class PairedAttribution(Attribution):
     ``DeepLift``, ``Occlusion``) uses the same baseline, ``reference``, for all four
     attributions. In contrast, ``method.attribute(x', baselines=x0)`` explains the
     change from ``x0`` to ``x'``. A method that draws random numbers draws the same ones
-    for all four attributions on the CPU. On a GPU, seed it yourself.
+    for all four attributions on the CPU. On a GPU, seed it yourself. The method
+    explains what its model returns; for other scores, such as centered logits, give it
+    a function that returns them.
 
     Args:
         method (Attribution): Any method that explains the score of a class: a gradient,
@@ -242,7 +244,9 @@ class PairedAttribution(Attribution):
         Groups.of(options.get("feature_mask"), sides.inputs)
         args = forward_args(additional_forward_args)
         with UnitAxes([sides.inputs[0], sides.baselines[0]]) as axes:
-            pair = score_pair(self.forward_func, sides, target, true_target, args)
+            scored = score_pair(self.forward_func, sides, target, true_target, args)
+        pair = scored["logit"]
+        pair.warn_of_scores()
         maps, is_tuple = {}, False
         states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
         for name in names:

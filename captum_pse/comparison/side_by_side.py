@@ -39,7 +39,7 @@ def plot_methods(
     the colour bar mark values beyond the scale. Attributions are summed over channels.
     The title of each map states the method's agreement with the first method on the
     groups of ``feature_mask``: Spearman's rho, and the overlap of their top groups; see
-    :func:`captum_pse.agreement`.
+    :func:`captum_pse.agreement`. It names the scores if the results have several kinds.
 
     Args:
         results (mapping): Results on the same pairs by name of the method, from
@@ -96,6 +96,7 @@ def plot_methods(
         ax.imshow(image, interpolation="nearest")
         bare(ax, name + note)
     notes = _agreement_notes(results, example, feature_mask, top) if others else {}
+    several_scores = len({result.score for result in results.values()}) > 1
     for column, (name, result) in enumerate(results.items(), start=1):
         maps = [_map(result, component, example) for component, _ in _COMPONENTS]
         sizes = np.abs(np.stack(maps))
@@ -105,10 +106,12 @@ def plot_methods(
             axes[:, column], maps, _COMPONENTS, strict=True
         ):
             text = f"{printable(name)}\n{component}"
+            if several_scores:
+                text += f", {result.pair.kind.plural}"
             if name != first_name:
                 text += "\n" + notes[component, name]
             draw_map(ax, values, text, "", cmap, -reach, reach)
-    heading = headline(first.labels, example, class_names, title)
+    heading = headline(first.pair, example, class_names, title)
     if others:
         heading += f"\nagreement with {printable(first_name)}, over groups of pixels"
     figure.suptitle(heading, fontsize=11, parse_math=False)

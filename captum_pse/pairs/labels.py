@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_pse._model.score import LOGIT, ScoreKind
+from captum_pse._model.score_warnings import ProbabilityWarning, SaturationWarning
 from captum_pse._model.targets import (
     Label,
     check_differ,
@@ -23,6 +25,7 @@ from captum_pse._model.targets import (
     predicted_index,
     select_scores,
 )
+from captum_pse._model.warn import warn
 
 
 class PredictionWarning(UserWarning):
@@ -32,6 +35,7 @@ class PredictionWarning(UserWarning):
 
     Examples::
 
+        >>> import warnings
         >>> from captum_pse import PromotionSuppression
         >>> from captum_pse.demo import load_model, make_pairs
         >>> x, x0, t, t0 = make_pairs(1)
@@ -80,11 +84,13 @@ class PairLabels:
     ) -> PairLabels:
         """Resolves the labels: as given, or as predicted if None.
 
+        Their scores are as returned; see :meth:`rescored`.
+
         Args:
             target (Label, optional): ``t``, in any of Captum's formats.
             true_target (Label, optional): ``t0``, in any of Captum's formats.
-            adversarial (Tensor): Scores ``(N, C, ...)`` on ``x'``.
-            natural (Tensor): Scores ``(N, C, ...)`` on ``x0``.
+            adversarial (Tensor): What the model returns for ``x'``, ``(N, C, ...)``.
+            natural (Tensor): What it returns for ``x0``, ``(N, C, ...)``.
             baselines (tuple[Tensor, ...]): ``x0``. If they are N/k distinct examples,
                 each repeated k times in a row, ``true_target`` may have N/k labels.
             may_agree (bool, optional): Whether ``t`` may equal ``t0`` if both are
@@ -117,11 +123,8 @@ class PairLabels:
         if not (may_agree and target is None and true_target is None):
             hint = "; give both where predictions agree" if predicted else ""
             check_differ(t, t0, hint)
-        sides = adversarial.detach(), natural.detach()
-        scores = [exact(select_scores(side, t, t0)) for side in sides]
-        if not all(values.isfinite().all() for values in scores):
-            raise ValueError("forward_func: returned NaN or infinite scores")
-        classes = predicted_class(sides[0], t), predicted_class(sides[1], t0)
+        scores = _label_scores(LOGIT, adversarial, natural, t, t0)
+        classes = predicted_class(adversarial, t), predicted_class(natural, t0)
         _warn_unless_predicted("inputs", "target", classes[0], t)
         _warn_unless_predicted("baselines", "true_target", classes[1], t0)
         return cls(t, t0, *classes, *scores)
@@ -130,6 +133,24 @@ class PairLabels:
     def of_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> PairLabels:
         """Reads the attributes from tensors of the same names after ``prefix``."""
         return cls(**{f.name: tensors[f"{prefix}{f.name}"] for f in fields(cls)})
+
+    def rescored(
+        self, kind: ScoreKind, adversarial: Tensor, natural: Tensor
+    ) -> PairLabels:
+        """The same labels, with scores of another kind.
+
+        Args:
+            kind (ScoreKind): The kind of the scores.
+            adversarial (Tensor): What the model returns for ``x'``, ``(N, C, ...)``.
+            natural (Tensor): What it returns for ``x0``, ``(N, C, ...)``.
+
+        Raises:
+            ValueError: The scores are not finite.
+        """
+        scores = _label_scores(
+            kind, adversarial, natural, self.target, self.true_target
+        )
+        return replace(self, adversarial_scores=scores[0], natural_scores=scores[1])
 
     def columns(self) -> dict[str, Tensor]:
         """The columns of a summary on labels and scores, one value for each example.
@@ -167,9 +188,20 @@ class PairLabels:
         return select_scores(scores, self.target[rows], self.true_target[rows])
 
 
-def records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+@contextmanager
+def warnings_in_records() -> Iterator[None]:
+    """Ignores warnings on a pair whose record states the same: what the model predicts,
+    what its scores are, and whether they are saturated."""
+    with warnings.catch_warnings():
+        for kind in (PredictionWarning, ProbabilityWarning, SaturationWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
+
+
+def records(columns: Mapping[str, Tensor | Sequence[Any]]) -> list[dict[str, Any]]:
     """Converts columns of N values to N dicts, each with its index ``example``."""
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    values = (x.tolist() if isinstance(x, Tensor) else x for x in columns.values())
+    rows = zip(*values, strict=True)
     return [
         {"example": i, **dict(zip(columns, row, strict=True))}
         for i, row in enumerate(rows)
@@ -181,28 +213,31 @@ def _class_numbers(index: Tensor) -> Tensor:
     return index[:, 0] if index.shape[1] == 1 else index
 
 
+def _label_scores(
+    kind: ScoreKind, adversarial: Tensor, natural: Tensor, *labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The scores of labels on ``x'`` and on ``x0``, from all that a model returns."""
+    on_adversarial, on_natural = (
+        exact(select_scores(kind.of(side.detach()), *labels))
+        for side in (adversarial, natural)
+    )
+    if not (on_adversarial.isfinite() & on_natural.isfinite()).all():
+        raise ValueError("forward_func: returned NaN or infinite scores")
+    return on_adversarial, on_natural
+
+
 def _warn_unless_predicted(
     side: str, name: str, predicted: Tensor, index: Tensor
 ) -> None:
     wrong = (predicted != index[:, 0]).nonzero().flatten().tolist()
     if wrong:
         row = wrong[0]
-        warnings.warn(
+        warn(
             f"the model does not predict {name} on {len(wrong)} of {len(predicted)} "
             f"{side}; the first is example {row}, where it predicts "
             f"{int(predicted[row])}, not {int(index[row, 0])}",
             PredictionWarning,
-            stacklevel=_callers_level(),
         )
-
-
-def _callers_level() -> int:
-    """The ``stacklevel`` of the first frame outside of captum_pse, captum and torch."""
-    level, frame = 1, sys._getframe(1)
-    inner = ("captum_pse", "captum", "torch")
-    while frame.f_globals.get("__name__", "").split(".")[0] in inner and frame.f_back:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _are_repeated(examples: tuple[Tensor, ...], k: int) -> bool:

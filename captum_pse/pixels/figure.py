@@ -63,8 +63,9 @@ def _draw_scatter(ax: Axes, result: PixelDecomposition, example: int) -> None:
         ax.plot([0, top / max(slope, 1)], [0, top * min(slope, 1)], "k:", linewidth=0.7)
     ax.set(xlim=(-0.03 * top, top), ylim=(-0.03 * top, top))
     ax.set_aspect("equal")
-    ax.set_xlabel("suppression (logits)", fontsize=8)
-    ax.set_ylabel("promotion (logits)", fontsize=8)
+    unit = result.pair.kind.plural
+    ax.set_xlabel(f"suppression ({unit})", fontsize=8)
+    ax.set_ylabel(f"promotion ({unit})", fontsize=8)
     ax.tick_params(labelsize=7)
     ax.set_title("groups, coloured by type", fontsize=9)
 
@@ -138,11 +139,11 @@ def plot_pair(
         (axes[1, 0], promotion, "promotion of the attack label", "Oranges"),
         (axes[1, 1], suppression, "suppression of the true label", "Purples"),
     ):
-        draw_map(ax, values, name, "logits", cmap, 0, top)
+        draw_map(ax, values, name, result.pair.kind.plural, cmap, 0, top)
     draw_map(axes[1, 2], ratio, "ratio promotion : suppression", "octaves",
               "PuOr_r", -octaves, octaves)  # fmt: skip
     _draw_types(axes[1, 3], to_numpy(maps.types), result, example)
-    text = headline(result.labels, example, class_names, title) + _estimated(result)
+    text = headline(result.pair, example, class_names, title) + _estimated(result)
     figure.suptitle(text, fontsize=11, parse_math=False)
     return figure
 
@@ -168,7 +169,7 @@ def plot_groups(
             the total. Default: 40
 
     Returns:
-        *Figure*: One panel: bars in logits, in descending order of effect.
+        *Figure*: One panel: bars in score units, in descending order of effect.
 
     Raises:
         IndexError: ``example`` is out of range.
@@ -205,9 +206,9 @@ def plot_groups(
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     total = len(result.groups)
     ax.set_xlabel(f"group, the {len(order)} of {total} with the largest effect")
-    ax.set_ylabel("logits")
+    ax.set_ylabel(result.pair.kind.plural)
     ax.legend(fontsize=8)
-    text = headline(result.labels, example, class_names, title) + _estimated(result)
+    text = headline(result.pair, example, class_names, title) + _estimated(result)
     ax.set_title(text, fontsize=10, parse_math=False)
     return figure
 

@@ -20,7 +20,7 @@ class PixelMaps(NamedTuple):
     channels that are in a group. The other maps are computed from these means.
 
     Attributes:
-        promotion, suppression, effect (Tensor): Maps in logits.
+        promotion, suppression, effect (Tensor): Maps in score units.
         ratio (Tensor): Map in octaves.
         types (Tensor): Codes; see :func:`captum_pse.groups.types.group_types`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,7 @@ from captum_pse._model.checks import (
     check_optional_int,
 )
 from captum_pse._model.forward import ForwardFunc, forward_args
+from captum_pse._model.score import SCORES, Score
 from captum_pse._model.targets import Label, exact
 from captum_pse._model.usage import log_usage
 from captum_pse.groups.groups import Groups
@@ -62,6 +64,21 @@ class PromotionSuppression(PerturbationAttribution):
     was 0.81 for iterated FGSM, 0.95 for Carlini and Wagner's attack and 0.96 for the
     elastic-net attack.
 
+    Promotion and suppression, and so the types of groups, depend on the common level of
+    all scores, though the model's probabilities do not: adding the same function of x
+    to all logits changes them. ``score`` chooses the score ``Z``:
+
+    - ``"logit"``: what the model returns, as in the paper.
+    - ``"centered"``: the logits minus their mean over the classes. It does not depend
+      on the common level.
+    - ``"log_softmax"``: the log-probabilities. They do not depend on the common level
+      either, but saturate: where an attack is strong, ``log p_t`` is near 0, its
+      maximum, and so is promotion, and most groups count as suppression-dominated. The
+      summary then says ``saturated``.
+
+    Types on which the scores agree do not depend on the choice; see
+    :meth:`decompose_by_score`.
+
     Sources: Xu et al., "Interpreting Adversarial Examples by Activation Promotion and
     Suppression", arXiv:1904.02057; for integrated gradients, Sundararajan et al.,
     "Axiomatic Attribution for Deep Networks", arXiv:1703.01365.
@@ -88,11 +105,14 @@ class PromotionSuppression(PerturbationAttribution):
             saves work. The result states which engine was used. Default: ``"auto"``
         memory_limit (int, optional): Estimated bytes that a pass may use besides the
             model, if ``perturbations_per_eval`` is None. Default: 1 GiB
+        score (str, optional): ``"logit"``, ``"centered"`` or ``"log_softmax"``. The
+            last two need a model that returns logits or log-probabilities.
+            Default: ``"logit"``
 
     Raises:
         ValueError: ``eps``, ``n_steps`` or ``memory_limit`` is not positive,
-            ``threshold`` is negative, or ``method`` or ``engine`` is not one of the
-            above.
+            ``threshold`` is negative, or ``method``, ``engine`` or ``score`` is not one
+            of the above.
 
     Warns:
         EngineWarning: When evaluating, if ``engine="incremental"`` cannot be used, or
@@ -122,9 +142,11 @@ class PromotionSuppression(PerturbationAttribution):
         n_steps: int = 16,
         engine: Engine = "auto",
         memory_limit: int = MEMORY_LIMIT,
+        score: Score = "logit",
     ) -> None:
         super().__init__(forward_func)
         check_choice("method", method, PIXEL_METHODS)
+        check_choice("score", score, SCORES)
         check_engine(engine)
         n_steps = check_int("n_steps", n_steps, 1)
         memory_limit = check_int("memory_limit", memory_limit, 1)
@@ -138,6 +160,7 @@ class PromotionSuppression(PerturbationAttribution):
         self.n_steps = n_steps
         self.engine: Engine = engine
         self.memory_limit = memory_limit
+        self.score: Score = score
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -213,6 +236,8 @@ class PromotionSuppression(PerturbationAttribution):
         Warns:
             PredictionWarning: The prediction on ``inputs`` is not ``t``, or that on
                 ``baselines`` is not ``t0``.
+            ProbabilityWarning: The model returns probabilities instead of logits.
+            SaturationWarning: The log-probability of ``t`` on ``inputs`` is near 0.
         """
         check_choice("component", component, COMPONENTS)
         result = self.decompose(
@@ -258,17 +283,86 @@ class PromotionSuppression(PerturbationAttribution):
             >>> bool((result.effect >= 0).all())
             True
         """
+        results = self._decompose(
+            [self.score], inputs, baselines, target, true_target,
+            additional_forward_args, feature_mask, perturbations_per_eval,
+            show_progress,
+        )  # fmt: skip
+        return results[self.score]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def decompose_by_score(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None = None,
+        true_target: Label | None = None,
+        *,
+        additional_forward_args: Any = None,
+        feature_mask: Tensor | tuple[Tensor, ...] | None = None,
+        perturbations_per_eval: int | None = None,
+        show_progress: bool = False,
+    ) -> dict[Score, PixelDecomposition]:
+        """The decomposition by every score, whichever ``score`` was chosen.
+
+        All scores come from the same passes: for ``method="exact"`` it takes as long as
+        :meth:`decompose`. It shows which types of groups depend on the score.
+
+        Args and Raises: as :meth:`attribute`.
+
+        Returns:
+            *dict[str, PixelDecomposition]*: By ``"logit"``, ``"centered"`` and
+            ``"log_softmax"``; only the first for a model that returns probabilities.
+
+        Examples::
+
+            >>> import warnings
+            >>> from captum_pse.demo import load_model, make_pairs
+            >>> method = PromotionSuppression(load_model())
+            >>> with warnings.catch_warnings():
+            ...     warnings.simplefilter("ignore")
+            ...     found = method.decompose_by_score(*make_pairs(1))
+            >>> list(found), found["log_softmax"].score
+            (['logit', 'centered', 'log_softmax'], 'log-probability')
+        """
+        return self._decompose(
+            None, inputs, baselines, target, true_target, additional_forward_args,
+            feature_mask, perturbations_per_eval, show_progress,
+        )  # fmt: skip
+
+    def _decompose(
+        self,
+        scores: Sequence[Score] | None,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Tensor | tuple[Tensor, ...],
+        target: Label | None,
+        true_target: Label | None,
+        additional_forward_args: Any,
+        feature_mask: Tensor | tuple[Tensor, ...] | None,
+        perturbations_per_eval: int | None,
+        show_progress: bool,
+    ) -> dict[Score, PixelDecomposition]:
+        """The decomposition by each score; None means all that the model has."""
         perturbations_per_eval = check_optional_int(
             "perturbations_per_eval", perturbations_per_eval, 1
         )
         args = forward_args(additional_forward_args)
         sides = Sides.of(inputs, baselines)
         groups = Groups.of(feature_mask, sides.inputs)
-        pair = score_pair(self.forward_func, sides, target, true_target, args)
-        xs, labels = pair.inputs, pair.labels
-        before = labels.adversarial_scores
+        pairs = score_pair(self.forward_func, sides, target, true_target, args, scores)
+        for pair in pairs.values():
+            pair.warn_of_scores()
+        first = next(iter(pairs.values()))
+        xs = first.inputs
+        before = torch.cat([p.labels.adversarial_scores for p in pairs.values()], dim=1)
+
+        def select(scores: Tensor, examples: Tensor) -> Tensor:
+            """The scores of ``t`` and ``t0`` of each kind, side by side."""
+            return torch.cat([p.select(scores, examples) for p in pairs.values()], 1)
+
         ablation = Ablation(
-            self.forward_func, xs, pair.baselines, groups, args, labels.select, before
+            self.forward_func, xs, first.baselines, groups, args, select, before
         )
         progress = self.get_name() if show_progress else None
         limits = perturbations_per_eval, self.memory_limit, progress
@@ -283,14 +377,20 @@ class PromotionSuppression(PerturbationAttribution):
         changes = exact(changes).to(xs[0].device)
         present = groups.sizes(xs) > 0
         changes = torch.where(present.unsqueeze(2), changes, 0)
-        return PixelDecomposition(
-            pair,
-            groups,
-            promotion_change=changes[..., 0],
-            suppression_change=-changes[..., 1],
-            method=self.method,
-            engine=engine,
-            engine_note=note,
-            eps=self.eps,
-            threshold=self.threshold,
-        )
+        return {
+            score: PixelDecomposition(
+                pair,
+                groups,
+                promotion_change=of_attack,
+                suppression_change=-of_true,
+                method=self.method,
+                engine=engine,
+                engine_note=note,
+                eps=self.eps,
+                threshold=self.threshold,
+            )
+            for (score, pair), of_attack, of_true in zip(
+                pairs.items(), changes.unbind(2)[::2], changes.unbind(2)[1::2],
+                strict=True,
+            )
+        }  # fmt: skip

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_pse._model.checks import check_fraction
+from captum_pse._model.checks import check_choice, check_fraction
 from captum_pse._model.forward import (
     ForwardFunc,
     first_scores,
     forward_args,
     run_forward,
 )
+from captum_pse._model.score import SCORES, Score
 from captum_pse._model.targets import Label, check_index, exact, predicted_class
 from captum_pse.groups.groups import Groups, fits
 from captum_pse.pairs.scored import ScoredPair, Sides, score_pair
@@ -40,6 +41,7 @@ def refine(
     fractions: Sequence[float] = FRACTIONS,
     feature_mask: Tensor | tuple[Tensor, ...] | None = None,
     additional_forward_args: Any = None,
+    score: Score = "logit",
     show_progress: bool = False,
 ) -> Refinement:
     r"""Keeps a perturbation on the groups with the largest scores only.
@@ -71,6 +73,9 @@ def refine(
             :class:`captum_pse.PromotionSuppression`. Default: None
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the
             inputs. Default: None
+        score (str, optional): The scores whose changes the summary states; see
+            :class:`captum_pse.PromotionSuppression`. The refinement depends only on
+            predictions. A scored pair has its own. Default: ``"logit"``
         show_progress (bool, optional): Whether to show a progress bar. Default: False
 
     Returns:
@@ -95,7 +100,13 @@ def refine(
         [[False, False, False], [True, True, True]]
     """
     args = forward_args(additional_forward_args)
+    check_choice("score", score, SCORES)
     if isinstance(inputs, ScoredPair):
+        if score != "logit":
+            raise ValueError(
+                f"score: got {score!r}, want the default if inputs is a scored pair, "
+                "which has its own"
+            )
         if not (baselines is target is true_target is None):
             raise ValueError(
                 "baselines, target and true_target: want None if inputs is a scored "
@@ -109,7 +120,8 @@ def refine(
             raise TypeError("baselines: got None, want the natural inputs")
         sides = Sides.of(inputs, baselines)
         Groups.of(feature_mask, sides.inputs)
-        pair = score_pair(forward_func, sides, target, true_target, args)
+        pairs = score_pair(forward_func, sides, target, true_target, args, [score])
+        pair = pairs[score]
     return refine_scored(
         forward_func,
         pair,
@@ -204,7 +216,7 @@ def _check_same_model(pair: ScoredPair, scores: Tensor) -> None:
     labels = pair.labels
     check_index("target", labels.target, scores)
     check_index("true_target", labels.true_target, scores)
-    found = exact(labels.select(scores, torch.arange(len(scores))))
+    found = exact(pair.select(scores, torch.arange(len(scores))))
     known = labels.adversarial_scores.to(found)
     size = max(float(known.abs().max()), float(labels.natural_scores.abs().max()))
     tolerance = max(1e-3, 16 * torch.finfo(scores.dtype).eps) * size

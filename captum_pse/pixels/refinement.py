@@ -126,11 +126,11 @@ class Refinement(PairResult):
 
         Returns:
             *list[dict]*: ``example``, the columns of
-            :meth:`~captum_pse.pairs.labels.PairLabels.columns`, and
+            :meth:`~captum_pse.pairs.scored.ScoredPair.columns`, and
             ``smallest_fraction``.
         """
         return records(
-            {**self.labels.columns(), "smallest_fraction": self.smallest_fraction}
+            {**self.pair.columns(), "smallest_fraction": self.smallest_fraction}
         )
 
     def plot(self, **options: Any) -> Figure:
@@ -152,7 +152,7 @@ class Refinement(PairResult):
             tensors[name] = getattr(self, name)
         tensors["smallest"] = self.smallest_fraction
         tensors |= {f"norms.{name}": norm for name, norm in self.norms.items()}
-        return tensors, {"fractions": self.fractions, "is_tuple": self.pair.is_tuple}
+        return tensors, {"fractions": self.fractions, **self.pair.settings()}
 
     @classmethod
     def _of_contents(

@@ -38,9 +38,9 @@ _SETTINGS = ("method", "engine", "engine_note", "eps", "threshold")
 class PixelDecomposition(PairResult):
     r"""Promotion and suppression of every group of features, for N pairs.
 
-    Returned by :meth:`captum_pse.PromotionSuppression.decompose`. All scores are those
-    before the softmax. ``n`` is the number of groups; a group that an example lacks has
-    the change 0 for that example.
+    Returned by :meth:`captum_pse.PromotionSuppression.decompose`. ``score`` states what
+    the scores ``Z`` are. ``n`` is the number of groups; a group that an example lacks
+    has the change 0 for that example.
 
     Attributes:
         pair (ScoredPair): The pair, its labels and scores; also available as
@@ -213,7 +213,7 @@ class PixelDecomposition(PairResult):
 
         Returns:
             *list[dict]*: ``example``, the columns of
-            :meth:`~captum_pse.pairs.labels.PairLabels.columns`, ``promotion`` and
+            :meth:`~captum_pse.pairs.scored.ScoredPair.columns`, ``promotion`` and
             ``suppression`` (sums over groups), ``groups`` (their number), and the
             numbers of groups that are ``suppression_dominated``, ``balanced``,
             ``promotion_dominated`` or ``inactive``. Each group is counted once.
@@ -221,7 +221,7 @@ class PixelDecomposition(PairResult):
         present = self.sizes > 0
         return records(
             {
-                **self.labels.columns(),
+                **self.pair.columns(),
                 "promotion": self.promotion.sum(1),
                 "suppression": self.suppression.sum(1),
                 "groups": present.sum(1),
@@ -253,7 +253,7 @@ class PixelDecomposition(PairResult):
         tensors["promotion_change"] = self.promotion_change
         tensors["suppression_change"] = self.suppression_change
         settings = {name: getattr(self, name) for name in _SETTINGS}
-        return tensors, {**settings, "is_tuple": self.pair.is_tuple}
+        return tensors, {**settings, **self.pair.settings()}
 
     @classmethod
     def _of_contents(

@@ -19,10 +19,10 @@ from captum_pse._model.input_channels import (
 )
 from captum_pse._model.layers import Layer, find_layers, layer_names
 from captum_pse._model.positions import Positions
+from captum_pse._model.score import SCORES, Score
 from captum_pse._model.targets import Label
 from captum_pse._model.usage import log_usage
-from captum_pse.pairs.labels import PairLabels
-from captum_pse.pairs.scored import pass_pair
+from captum_pse.pairs.scored import ScoredPair, pass_pair
 from captum_pse.regions import class_maps as _class_maps
 from captum_pse.regions.result import (
     REGION_COMPONENTS,
@@ -106,6 +106,11 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             Default: None
         head (nn.Linear, optional): The linear head for ``"cam"``. None means the
             model's last linear layer with K inputs. Default: None
+        score (str, optional): The score of a class: ``"logit"``, ``"centered"`` or
+            ``"log_softmax"``; see :class:`captum_pse.PromotionSuppression`. For
+            ``"cam"`` of the last two, ``w_k`` is the gradient of the score with respect
+            to the pool of ``A_k``: for ``"centered"``, the row of c minus the mean row.
+            Default: ``"logit"``
 
     Raises:
         TypeError, ValueError: An argument is not valid.
@@ -139,6 +144,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         num_prefix_tokens: int = ...,
         input_channel_dim: int | None = ...,
         head: nn.Linear | None = ...,
+        score: Score = ...,
     ) -> None: ...
 
     @overload
@@ -155,6 +161,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         num_prefix_tokens: int = ...,
         input_channel_dim: int | None = ...,
         head: nn.Linear | None = ...,
+        score: Score = ...,
     ) -> None: ...
 
     def __init__(
@@ -170,8 +177,10 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         num_prefix_tokens: int = 0,
         input_channel_dim: int | None = None,
         head: nn.Linear | None = None,
+        score: Score = "logit",
     ) -> None:
         check_choice("method", method, CAM_METHODS)
+        check_choice("score", score, SCORES)
         self._layers, self._several = find_layers(forward_func, layer)
         super().__init__(
             forward_func, self._layers if self._several else self._layers[0]
@@ -183,6 +192,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         self.positions = Positions.of(channel_dim, grid, num_prefix_tokens)
         self.input_channel_dim = check_input_channel_dim(input_channel_dim)
         self.head = head
+        self.score: Score = score
 
     def get_name(self) -> str:
         """The method's name in Captum."""
@@ -230,6 +240,8 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         Warns:
             PredictionWarning: The prediction on ``inputs`` is not ``t``, or that on
                 ``baselines`` is not ``t0``.
+            ProbabilityWarning: The model returns probabilities instead of logits.
+            SaturationWarning: The log-probability of ``t`` on ``inputs`` is near 0.
         """
         check_choice("component", component, REGION_COMPONENTS)
         results = self._decompose(
@@ -288,21 +300,23 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
                 target,
                 true_target,
                 additional_forward_args,
+                self.score,
                 differentiable=self.method != "cam",
             )
-        x, n, labels = done.pair.inputs[0], len(done.pair), done.pair.labels
+        x, n, pair = done.pair.inputs[0], len(done.pair), done.pair
+        pair.warn_of_scores()
         channels = input_channels(x, self.input_channel_dim, axes)
         layers = [
-            (activation, self._positions(name, activation, axes, done.pair.inputs))
+            (activation, self._positions(name, activation, axes, pair.inputs))
             for name, activation in zip(self._names, done.activations, strict=True)
         ]
         if self.method == "cam":
             raw = [
-                self._cam(done.scores, positions.maps(a, "the layer"), labels)
+                self._cam(done.scores, positions.maps(a, "the layer"), pair)
                 for a, positions in layers
             ]
         else:
-            raw = self._by_gradients(done.scores, layers, labels)
+            raw = self._by_gradients(done.scores, layers, pair)
         results = []
         for name, (of_attack, of_true) in zip(self._names, raw, strict=True):
             natural_true, adversarial_true, natural_attack, adversarial_attack = (
@@ -311,7 +325,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             )
             results.append(
                 RegionDecomposition(
-                    done.pair,
+                    pair,
                     name,
                     natural_true,
                     adversarial_true,
@@ -326,21 +340,13 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         self,
         scores: Tensor,
         layers: Sequence[tuple[Tensor, Positions]],
-        labels: PairLabels,
+        pair: ScoredPair,
     ) -> list[tuple[Tensor, Tensor]]:
         """The maps of t and of t0 at each layer, each for ``x0`` and then ``x'``."""
         make = _class_maps.GRADIENT_MAPS[self.method]
-        with torch.enable_grad():
-            # Examples are independent, so the gradient of the sum of their scores is
-            # the gradient of each example's own score.
-            both_sides = torch.arange(len(scores) // 2).repeat(2)
-            of_labels = labels.select(scores, both_sides).sum(dim=0).unbind()
         activations = [activation for activation, _ in layers]
         try:
-            gradients = [
-                torch.autograd.grad(score, activations, retain_graph=keep)
-                for score, keep in zip(of_labels, (True, False), strict=True)
-            ]
+            gradients = _gradients(scores, activations, pair)
         except RuntimeError as error:
             raise ValueError(
                 f"layer: the scores cannot be differentiated by {self._names} ({error})"
@@ -355,22 +361,27 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         return list(zip(of_attack, of_true, strict=True))
 
     def _cam(
-        self, scores: Tensor, activation: Tensor, labels: PairLabels
+        self, scores: Tensor, activation: Tensor, pair: ScoredPair
     ) -> tuple[Tensor, Tensor]:
         """The maps of t and of t0, each for ``x0`` and then ``x'``."""
         head = self._find_head(activation.shape[1])
         with torch.no_grad():
             pooled = head(activation.flatten(2).mean(dim=2))
-        tolerance = 1e-3 * float(scores.abs().max())
-        if pooled.shape != scores.shape or (pooled - scores).abs().max() > tolerance:
+            same = pooled.shape == scores.shape
+            found, wanted = (pair.kind.of(x) for x in (pooled, scores))
+        tolerance = 1e-3 * float(wanted.abs().max())
+        if not same or (found - wanted).abs().max() > tolerance:
             raise ValueError(
                 "head: the scores are not those of the layer's global average pool and "
                 f"this head, {head}; want a model that ends this way, or another method"
             )
+        # With respect to the logits of all classes. The gradient of a logit is 1 for
+        # its class and 0 for the others, which gives its row of the weight.
+        gradients = _gradients(pooled.requires_grad_(), [pooled], pair)
         weight = head.weight.detach()
         of_attack, of_true = (
-            _class_maps.cam(activation, weight[index[:, 0]].repeat(2, 1))
-            for index in (labels.target, labels.true_target)
+            _class_maps.cam(activation, of_logits @ weight)
+            for (of_logits,) in gradients
         )
         return of_attack, of_true
 
@@ -432,3 +443,24 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
 def _first(side: Any) -> Any:
     """The first input of a side of a pair, which is not checked yet."""
     return side[0] if isinstance(side, tuple) and side else side
+
+
+def _gradients(
+    scores: Tensor, of: Sequence[Tensor], pair: ScoredPair
+) -> list[tuple[Tensor, ...]]:
+    """The gradients of the scores of t and of t0 with respect to each of ``of``.
+
+    Args:
+        scores (Tensor): What the model returns, ``(2 N, C, ...)``.
+        of (sequence of Tensor): Tensors ``(2 N, ...)`` that the scores depend on.
+        pair (ScoredPair): The pair.
+    """
+    both_sides = torch.arange(len(pair)).repeat(2)
+    with torch.enable_grad():
+        # Examples are independent, so the gradient of the sum of their scores is the
+        # gradient of each example's own score.
+        of_labels = pair.select(scores, both_sides).sum(dim=0).unbind()
+    return [
+        torch.autograd.grad(score, of, retain_graph=keep)
+        for score, keep in zip(of_labels, (True, False), strict=True)
+    ]

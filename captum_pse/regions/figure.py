@@ -125,6 +125,6 @@ def plot_regions(
         (axes[1, 2], promotion, "promotion of the attack label", "PuOr_r"),
     ):
         draw_map(ax, values, name, "map", cmap, -reach, reach)
-    text = headline(result.labels, example, class_names, title)
+    text = headline(result.pair, example, class_names, title)
     figure.suptitle(text, fontsize=11, parse_math=False)
     return figure

@@ -190,7 +190,7 @@ class RegionDecomposition(PairResult):
 
         Returns:
             *list[dict]*: ``example``; the columns of
-            :meth:`~captum_pse.pairs.labels.PairLabels.columns`; ``suppression_is``,
+            :meth:`~captum_pse.pairs.scored.ScoredPair.columns`; ``suppression_is``,
             ``suppression_is_expected`` and ``suppression_is_lift``, the score on
             ``natural_true``; and ``promotion_is``, ``promotion_is_expected`` and
             ``promotion_is_lift``, the score on ``adversarial_attack``.
@@ -198,7 +198,7 @@ class RegionDecomposition(PairResult):
         Raises:
             TypeError, ValueError: ``percentile`` is not a number in [0, 100].
         """
-        columns = self.labels.columns()
+        columns = self.pair.columns()
         is_known = self.input_channel_dim is not None or self.natural_true.dim() < 3
         if self.natural_true.dim() != self.inputs[0].dim() or not is_known:
             return records(columns)
@@ -233,7 +233,7 @@ class RegionDecomposition(PairResult):
     def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = self.pair.tensors()
         tensors |= {name: getattr(self, name) for name in CLASS_MAPS}
-        settings = {"source": self.source, "is_tuple": self.pair.is_tuple}
+        settings = {"source": self.source, **self.pair.settings()}
         return tensors, {**settings, "input_channel_dim": self.input_channel_dim}
 
     @classmethod

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from captum_pse.pairs.labels import PredictionWarning
+from captum_pse.pairs.labels import warnings_in_records
 from captum_pse.pairs.pair import AdversarialPair
 
 
@@ -18,8 +17,9 @@ def each_pair(
 ) -> Iterator[tuple[int, str, Any]]:
     """The index, the name and the decomposition of each pair.
 
-    Predictions that differ from the labels give no warning here: the records report
-    them as ``natural_agrees`` and ``attack_holds``.
+    Predictions that differ from the labels, probabilities and saturated scores give no
+    warning here: the records report them as ``natural_agrees``, ``attack_holds``,
+    ``score`` and ``saturated``.
 
     Args:
         pairs (AdversarialPair): The pairs.
@@ -31,7 +31,6 @@ def each_pair(
 
     bar = tqdm(pairs.names, "explaining", unit="pair", disable=not show_progress)
     for i, name in enumerate(bar):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PredictionWarning)
+        with warnings_in_records():
             result = decompose(*pairs.select(i).to(device))
         yield i, name, result

@@ -14,6 +14,7 @@ from captum_pse._io.manifest import manifest
 from captum_pse._io.text import file_name
 from captum_pse._model.checks import check_choice, check_int, check_optional_int
 from captum_pse._model.layers import last_spatial_layer
+from captum_pse._model.score import Score
 from captum_pse.groups.masks import image_mask
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pairs.scored import check_pairs
@@ -47,6 +48,7 @@ def explain(
     method: PixelMethod = "exact",
     engine: Engine = "auto",
     layer: str | None = None,
+    score: Score = "logit",
     batch_size: int = 16,
     device: str = "cpu",
     class_names: Sequence[str] | None = None,
@@ -87,6 +89,9 @@ def explain(
             Default: ``"auto"``
         layer (str, optional): Name of the layer of the class activation maps. None
             takes the last layer with a spatial output. Default: None
+        score (str, optional): Effects are differences of ``"logit"``, ``"centered"`` or
+            ``"log_softmax"``; see :class:`captum_pse.PromotionSuppression`.
+            Default: ``"logit"``
         batch_size (int, optional): Images in one forward pass. Default: 16
         device (str, optional): Device to compute on. Default: ``"cpu"``
         class_names (sequence of str, optional): Names of the classes. Default: None
@@ -101,22 +106,26 @@ def explain(
         which the attack succeeds, None if it fails on all groups.
 
     Raises:
-        TypeError, ValueError: The model does not take the images, a label is not one of
-            its classes, the model has no such layer, the pairs are not images, or a
-            setting has the name of one that the result writes down itself.
+        TypeError, ValueError: The model does not take the images, returns probabilities
+            although another score is wanted, or has no such layer, a label is not one
+            of its classes, the pairs are not images, or a setting has the name of one
+            that the result writes down itself.
+
+    Warns:
+        ProbabilityWarning: The model returns probabilities instead of logits.
     """
     check_choice("level", level, LEVELS)
     cell = check_optional_int("cell", cell, 1)
     batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
-    first = check_pairs(model, pairs, device)
+    first = check_pairs(model, pairs, device, score)
     if level == "pixel":
         mask = image_mask(first[0], cell)
-        explained, chosen = _by_groups(model, mask, method, engine, batch_size)
+        explained, chosen = _by_groups(model, mask, method, engine, batch_size, score)
         chosen = {"cell": cell, **chosen}
     else:
         layer = layer or last_spatial_layer(model, first)
-        explained, chosen = _by_regions(model, layer)
+        explained, chosen = _by_regions(model, layer, score)
     chosen = {"level": level, **chosen, "batch_size": batch_size, "device": device}
     written = manifest(chosen, settings)
     records: list[dict[str, Any]] = []
@@ -160,9 +169,10 @@ def _by_groups(
     method: PixelMethod,
     engine: Engine,
     batch_size: int,
+    score: Score,
 ) -> tuple[Callable[..., Explained], dict[str, Any]]:
     """A function that explains a pair by its pixel groups, and its settings."""
-    groups = PromotionSuppression(model, method=method, engine=engine)
+    groups = PromotionSuppression(model, method=method, engine=engine, score=score)
 
     def explained(*pair: Any) -> Explained:
         result = groups.decompose(
@@ -173,16 +183,16 @@ def _by_groups(
             model, result.pair, scores=effect, feature_mask=mask
         )
 
-    names = ("eps", "threshold", "method", "n_steps")
+    names = ("eps", "threshold", "method", "n_steps", "score")
     return explained, {name: getattr(groups, name) for name in names}
 
 
 def _by_regions(
-    model: nn.Module, layer: str
+    model: nn.Module, layer: str, score: Score
 ) -> tuple[Callable[..., Explained], dict[str, Any]]:
     """A function that explains a pair by its regions, and its settings."""
     # At the size of the layer: the page shows the values of its cells.
-    maps = AdversarialCAM(model, layer, interpolate=False)
+    maps = AdversarialCAM(model, layer, interpolate=False, score=score)
 
     def explained(*pair: Any) -> Explained:
         result = maps.decompose(*pair)
@@ -193,4 +203,4 @@ def _by_regions(
             )
         return result, None
 
-    return explained, {"layer": layer, "method": maps.method}
+    return explained, {"layer": layer, "method": maps.method, "score": score}

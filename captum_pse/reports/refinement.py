@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from captum_pse._io.files import atomic_results, write_csv, write_json
 from captum_pse._io.manifest import manifest
 from captum_pse._model.checks import check_int, check_optional_int
 from captum_pse._model.layers import last_spatial_layer
+from captum_pse._model.score import Score
 from captum_pse.groups.masks import image_mask
-from captum_pse.pairs.labels import PredictionWarning
+from captum_pse.pairs.labels import warnings_in_records
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pairs.scored import check_pairs
 from captum_pse.pixels.figure import plot_refinements
@@ -33,6 +33,7 @@ def refine_pairs(
     *,
     cell: int | None = None,
     layer: str | None = None,
+    score: Score = "logit",
     batch_size: int = 16,
     device: str = "cpu",
     settings: Mapping[str, Any] | None = None,
@@ -58,17 +59,23 @@ def refine_pairs(
     cell = check_optional_int("cell", cell, 1)
     batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
-    first = check_pairs(model, pairs, device)
+    first = check_pairs(model, pairs, device, score)
     mask = image_mask(first[0], cell)
     layer = layer or last_spatial_layer(model, first)
-    own = {"cell": cell, "layer": layer, "batch_size": batch_size, "device": device}
+    own = {
+        "cell": cell,
+        "layer": layer,
+        "score": score,
+        "batch_size": batch_size,
+        "device": device,
+    }
     written = manifest(own, settings)
-    pixels, maps = PromotionSuppression(model), AdversarialCAM(model, layer)
+    pixels = PromotionSuppression(model, score=score)
+    maps = AdversarialCAM(model, layer, score=score)
     generator = torch.Generator().manual_seed(0)
     refinements: dict[str, list[Refinement]] = {}
-    with warnings.catch_warnings():
-        # The curves show attacks that fail: these reach t at no fraction.
-        warnings.simplefilter("ignore", PredictionWarning)
+    # The curves show attacks that fail: these reach t at no fraction.
+    with warnings_in_records():
         for i in tqdm(
             range(len(pairs)), "refining", unit="pair", disable=not show_progress
         ):

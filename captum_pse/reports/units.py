@@ -13,6 +13,7 @@ from captum_pse._io.manifest import manifest
 from captum_pse._io.text import file_name
 from captum_pse._model.checks import check_int
 from captum_pse._model.layers import last_spatial_layer
+from captum_pse._model.score import Score
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import NetworkDissection
 from captum_pse.dissection.result import Dissection
@@ -40,6 +41,7 @@ def explain_units(
     *,
     layers: Sequence[str] | None = None,
     concepts: ConceptDataset | None = None,
+    score: Score = "logit",
     batch_size: int = 16,
     device: str = "cpu",
     class_names: Sequence[str] | None = None,
@@ -71,6 +73,8 @@ def explain_units(
             layer with a spatial output. Default: None
         concepts (ConceptDataset, optional): Images with concepts, in the form that the
             model takes. Default: None
+        score (str, optional): The scores whose changes are stated with each pair; see
+            :class:`captum_pse.DissectionSensitivity`. Default: ``"logit"``
         batch_size (int, optional): Images in one forward pass. Default: 16
         device (str, optional): Device to compute on. Default: ``"cpu"``
         class_names (sequence of str, optional): Names of the classes. Default: None
@@ -89,12 +93,13 @@ def explain_units(
     """
     batch_size = check_int("batch_size", batch_size, 1)
     model = model.to(device)
-    first = check_pairs(model, pairs, device)
+    first = check_pairs(model, pairs, device, score)
     names = list(layers) if layers else [last_spatial_layer(model, first)]
-    method = DissectionSensitivity(model, names)
+    method = DissectionSensitivity(model, names, score=score)
     own = {
         "level": "network",
         "layers": names,
+        "score": score,
         "batch_size": batch_size,
         "device": device,
     }

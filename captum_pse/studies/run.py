@@ -17,6 +17,7 @@ from captum_pse._io.manifest import checked_settings, versions
 from captum_pse._io.text import file_name
 from captum_pse._model.checks import check_int, check_optional_int
 from captum_pse._model.layers import find_layers, last_spatial_layer
+from captum_pse._model.score import Score
 from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS, check_unit_range
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.groups.masks import image_mask
@@ -39,6 +40,7 @@ def study(
     concepts: ConceptDataset | None = None,
     layer: str | None = None,
     cell: int | None = None,
+    score: Score = "logit",
     adaptive_eps: float = ADAPTIVE_EPS,
     adaptive_steps: int = ADAPTIVE_STEPS,
     seed: int = 0,
@@ -64,6 +66,8 @@ def study(
       predictions on each pair
     - ``types``: the fractions of the types of groups, see
       :func:`captum_pse.studies.pair_record.type_shares`; ``types.png``
+    - ``scores``: how far the types of groups agree between scores, see
+      :func:`captum_pse.studies.score_agreement.score_agreement`
     - ``correlation``: Spearman's rho of effect and mean ``|delta|`` over the groups of
       a pair
     - ``refinement``, ``smallest_fraction``: whether the attack succeeds on a fraction
@@ -101,6 +105,9 @@ def study(
             layer with a spatial output. Default: None
         cell (int, optional): Side of a pixel group in pixels. None means
             :func:`captum_pse.default_feature_mask`. Default: None
+        score (str, optional): Effects are differences of ``"logit"``, ``"centered"`` or
+            ``"log_softmax"``; see :class:`captum_pse.PromotionSuppression`.
+            Default: ``"logit"``
         adaptive_eps (float, optional): Largest change of a pixel by the adaptive
             attack, in [0, 1] units. Default: 2/255
         adaptive_steps (int, optional): Steps of the adaptive attack. Default: 10
@@ -153,7 +160,7 @@ def study(
     cell = check_optional_int("cell", cell, 1)
     device = str(device)
     model = model.to(device)
-    firsts = [check_pairs(model, pairs, device) for pairs in attacks.values()]
+    firsts = [check_pairs(model, pairs, device, score) for pairs in attacks.values()]
     for pairs in attacks.values():
         assert isinstance(pairs.natural, Tensor)
         check_unit_range("attacks", pairs.natural)
@@ -165,6 +172,7 @@ def study(
         layers=list(layers or [last]),
         layer=layer or last,
         cell=cell,
+        score=score,
         adaptive_eps=adaptive_eps,
         adaptive_steps=adaptive_steps,
         seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captum_pse._model.score import Score
 from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS
 
 
@@ -21,6 +22,7 @@ class Settings:
     layers: list[str]
     layer: str
     cell: int | None = None
+    score: Score = "logit"
     adaptive_eps: float = ADAPTIVE_EPS
     adaptive_steps: int = ADAPTIVE_STEPS
     seed: int = 0

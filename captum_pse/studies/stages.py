@@ -18,6 +18,7 @@ from captum_pse._io.tasks import run_tasks
 from captum_pse.dissection.concepts import ConceptDataset
 from captum_pse.dissection.network_dissection import NetworkDissection
 from captum_pse.dissection.result import Dissection
+from captum_pse.pairs.labels import warnings_in_records
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
 from captum_pse.pixels.refinement import FRACTIONS
@@ -133,8 +134,9 @@ class Stages:
     @cached_property
     def records(self) -> dict[str, list[Record]]:
         """By attack, one record for each pair; see :func:`study_pair`."""
-        pixels = PromotionSuppression(self.model)
-        maps = AdversarialCAM(self.model, self.settings.layer)
+        score = self.settings.score
+        pixels = PromotionSuppression(self.model, score=score)
+        maps = AdversarialCAM(self.model, self.settings.layer, score=score)
 
         def record(pairs: AdversarialPair, i: int) -> Row:
             found = study_pair(
@@ -226,16 +228,18 @@ class Stages:
 
         def record(name: str, layer: UnitSensitivity, count: int) -> Row:
             dissection = None if self.concepts is None else self.dissection
-            curves = evaluate_masking(
-                self.model,
-                self.studied[name],
-                layer.layer,
-                unit_rankings(layer, dissection),
-                [count],
-                seeds=range(seed, seed + 3),
-                attack=attack,
-                batch_size=batch_size,
-            )
+            # The study warned of probabilities at its start.
+            with warnings_in_records():
+                curves = evaluate_masking(
+                    self.model,
+                    self.studied[name],
+                    layer.layer,
+                    unit_rankings(layer, dissection),
+                    [count],
+                    seeds=range(seed, seed + 3),
+                    attack=attack,
+                    batch_size=batch_size,
+                )
             return curves.to_record()
 
         def counts(layer: UnitSensitivity) -> list[int]:

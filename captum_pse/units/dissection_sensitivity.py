@@ -19,6 +19,7 @@ from captum_pse._model.checks import check_choice, check_int
 from captum_pse._model.forward import ForwardFunc
 from captum_pse._model.layers import Layer, find_layers, layer_names
 from captum_pse._model.positions import Positions
+from captum_pse._model.score import SCORES, Score
 from captum_pse._model.targets import Label
 from captum_pse._model.usage import log_usage
 from captum_pse.pairs.pair import AdversarialPair
@@ -62,6 +63,9 @@ class DissectionSensitivity(
             for ``(N, K, ...)``, -1 for ``(N, ..., K)``. None means where the last
             convolution, linear or normalisation layer before the output has them, if
             that can be told; otherwise an error asks for it. Default: None
+        score (str, optional): The scores that results record with the labels, as for
+            :class:`captum_pse.PromotionSuppression`. The change of the units does not
+            depend on them. Default: ``"logit"``
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or value.
@@ -86,6 +90,7 @@ class DissectionSensitivity(
         layer: Layer,
         *,
         channel_dim: int | None = ...,
+        score: Score = ...,
     ) -> None: ...
 
     @overload
@@ -97,6 +102,7 @@ class DissectionSensitivity(
         layer: Sequence[Layer],
         *,
         channel_dim: int | None = ...,
+        score: Score = ...,
     ) -> None: ...
 
     def __init__(
@@ -105,13 +111,16 @@ class DissectionSensitivity(
         layer: Layer | Sequence[Layer],
         *,
         channel_dim: int | None = None,
+        score: Score = "logit",
     ) -> None:
+        check_choice("score", score, SCORES)
         self._layers, self._several = find_layers(forward_func, layer)
         super().__init__(
             forward_func, self._layers if self._several else self._layers[0]
         )
         self._names = layer_names(forward_func, self._layers)
         self.positions = Positions.of(channel_dim)
+        self.score: Score = score
 
     def get_name(self) -> str:
         """The method's name in Captum."""
@@ -359,6 +368,7 @@ class DissectionSensitivity(
                 target,
                 true_target,
                 additional_forward_args,
+                self.score,
                 differentiable=False,
                 may_agree=True,
             )

@@ -83,7 +83,7 @@ def plot_unit_changes(
     )
     ax.set_ylabel("L2 norm of the change")
     ax.legend(fontsize=8)
-    text = headline(result.labels, example, class_names, title)
+    text = headline(result.pair, example, class_names, title)
     ax.set_title(text, fontsize=10, parse_math=False)
     return figure
 

@@ -17,6 +17,8 @@ from captum_pse._model.checks import check_int
 from captum_pse._model.forward import require_eval_batch_norm, run_forward
 from captum_pse._model.layers import Layer
 from captum_pse._model.positions import channel_dim_of
+from captum_pse._model.score import returned_kind
+from captum_pse._model.score_warnings import warn_of_probabilities
 from captum_pse._model.unchanged import unchanged
 from captum_pse._statistics import student_reach, wilson
 from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS, targeted_pgd
@@ -213,6 +215,8 @@ def evaluate_masking(
     if not isinstance(x, Tensor) or not isinstance(t, Tensor):
         raise ValueError("pairs: want one input and class labels")
     channel_dim, n_units = channel_dim_of(model, layer, x0, channel_dim)
+    if attack is not None:
+        warn_of_probabilities(returned_kind(run_forward(model, (x0[:1].clone(),))))
     _check_rankings(rankings, n_units, layer)
     counts = [check_int("counts", count) for count in counts]
     if not counts or not all(0 <= count <= n_units for count in counts):

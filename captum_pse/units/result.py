@@ -142,7 +142,7 @@ class UnitDecomposition(PairResult):
 
         Returns:
             *list[dict]*: ``example``, the columns of
-            :meth:`~captum_pse.pairs.labels.PairLabels.columns`, ``mean_sensitivity``
+            :meth:`~captum_pse.pairs.scored.ScoredPair.columns`, ``mean_sensitivity``
             (the mean over units, L2) and ``most_sensitive_units``, the indices of the
             units with the largest relative :meth:`sensitivity`.
 
@@ -154,7 +154,7 @@ class UnitDecomposition(PairResult):
         order = relative.argsort(dim=1, descending=True, stable=True)[:, :top]
         return records(
             {
-                **self.labels.columns(),
+                **self.pair.columns(),
                 "mean_sensitivity": self.sensitivity().mean(dim=1),
                 "most_sensitive_units": order,
             }
@@ -212,7 +212,7 @@ class UnitDecomposition(PairResult):
         tensors = self.pair.tensors()
         tensors |= {"natural": self.natural, "adversarial": self.adversarial}
         settings = {"layer": self.layer, "channel_dim": self.channel_dim}
-        return tensors, {**settings, "is_tuple": self.pair.is_tuple}
+        return tensors, {**settings, **self.pair.settings()}
 
     @classmethod
     def _of_contents(

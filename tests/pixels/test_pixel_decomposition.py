@@ -85,6 +85,7 @@ def test_summary_counts_inactive_groups_separately(result):
         "attack_holds": True,
         "attack_score_gain": pytest.approx(sum(g[0] for g in GROUPS)),
         "true_score_loss": pytest.approx(sum(g[1] for g in GROUPS)),
+        "score": "logit",
         "promotion": pytest.approx(sum(max(g[0], 0) for g in GROUPS)),
         "suppression": pytest.approx(sum(max(g[1], 0) for g in GROUPS)),
         "groups": 8,

@@ -29,7 +29,9 @@ def _scenes(parser: argparse.ArgumentParser) -> None:
 @command(
     "demo",
     "attack the built-in model and explain the pairs",
-    arguments=[arguments.computing, arguments.regions, levels, _scenes],
+    arguments=[
+        *(arguments.computing, arguments.score, arguments.regions, levels, _scenes)
+    ],
     examples=r"""
   captum-pse demo
   captum-pse demo --pairs 4 --level image --layer features.conv4 --out regions

@@ -14,7 +14,7 @@ from captum_pse.cli.registry import command
     "explain your own pairs on your own model",
     arguments=[
         *(arguments.model, arguments.out, arguments.pairs),
-        *(arguments.computing, arguments.regions, levels),
+        *(arguments.computing, arguments.score, arguments.regions, levels),
     ],
     examples=r"""
   captum-pse explain --model resnet50 --weights DEFAULT --pairs pairs.npz --out results

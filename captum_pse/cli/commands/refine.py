@@ -13,7 +13,7 @@ from captum_pse.cli.registry import command
     "find how few pixel groups your attacks need",
     arguments=[
         *(arguments.model, arguments.out, arguments.pairs),
-        *(arguments.computing, arguments.regions),
+        *(arguments.computing, arguments.score, arguments.regions),
     ],
     examples=r"""
   captum-pse refine --model resnet50 --weights DEFAULT --pairs pairs.npz --out results
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         cell=args.cell,
         layer=args.layer,
+        score=args.score,
         batch_size=args.batch_size,
         device=args.device,
         settings=settings,

@@ -57,7 +57,7 @@ def _attacks(parser: argparse.ArgumentParser) -> None:
     "torchrun",
     arguments=[
         *(arguments.model, arguments.out),
-        *(arguments.computing, arguments.regions, _attacks),
+        *(arguments.computing, arguments.score, arguments.regions, _attacks),
     ],
     examples=r"""
   captum-pse study --model captum_pse.demo:load_model --pairs demo \
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
             concepts=inputs.concepts_of(args),
             layer=args.layer,
             cell=args.cell,
+            score=args.score,
             adaptive_eps=args.adaptive_eps,
             adaptive_steps=args.adaptive_steps,
             seed=args.seed,

@@ -69,7 +69,8 @@ class GroupValues:
         if (planes == planes[:1]).all():
             planes = planes[:1]
         types = {kind.code: kind.name for kind in TYPES}
-        units = {"promotion": "logits", "suppression": "logits", "ratio": "octaves"}
+        unit = result.pair.kind.plural
+        units = {"promotion": unit, "suppression": unit, "ratio": "octaves"}
         columns = [
             Column("group", result.groups.ids.tolist()),
             *(

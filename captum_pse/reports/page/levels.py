@@ -67,6 +67,7 @@ def decomposed_pair(
     return PairEntry(
         number=record["example"],
         name=record["pair"],
+        score=result.pair.kind,
         cells=pair_cells(record, label_namer(class_names)),
         pictures=[*pictures, *maps],
         chosen=maps[0].key,
@@ -135,6 +136,7 @@ def unit_pair(
     return PairEntry(
         number=records[0]["example"],
         name=records[0]["pair"],
+        score=results[0].pair.kind,
         cells={**pair_cells(records[0], label_namer(class_names)), **changes},
         pictures=pair_pictures(results[0].pair, 0),
         chosen="delta",

@@ -27,7 +27,7 @@ def group_pictures(result: PixelDecomposition, example: int) -> list[Picture]:
     symmetric about 0. Groups that differ between channels are drawn by their mean, as
     in :func:`captum_pse.visualization.plot_pair`.
     """
-    maps = pixel_maps(result, example)
+    maps, unit = pixel_maps(result, example), result.pair.kind.plural
     top, octaves = (
         positive(float(values[~values.isnan()].abs().max()))
         for values in (maps.effect, maps.ratio)
@@ -45,11 +45,11 @@ def group_pictures(result: PixelDecomposition, example: int) -> list[Picture]:
             drawn(key, title, to_numpy(values), scale, over="adversarial")
             for key, title, values, scale in (
                 ("effect", "effect: promotion plus suppression", maps.effect,
-                 Scale("viridis", 0, top, "logits")),
+                 Scale("viridis", 0, top, unit)),
                 ("promotion", "promotion of the attack label", maps.promotion,
-                 Scale("Oranges", 0, top, "logits")),
+                 Scale("Oranges", 0, top, unit)),
                 ("suppression", "suppression of the true label", maps.suppression,
-                 Scale("Purples", 0, top, "logits")),
+                 Scale("Purples", 0, top, unit)),
                 ("ratio", "ratio promotion : suppression", maps.ratio,
                  Scale("PuOr_r", -octaves, octaves, "octaves")),
             )

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from captum_pse._io.files import plain
 from captum_pse._io.text import printable
+from captum_pse._model.score import ScoreKind
 from captum_pse.reports.page.colours import gradients
 from captum_pse.reports.page.groups import GroupValues
 from captum_pse.reports.page.pictures import Picture
@@ -44,6 +45,7 @@ class PairEntry:
     Attributes:
         number (int): Index of the pair in the set.
         name (str): The user's name for the pair.
+        score (ScoreKind): What the scores of the pair are.
         cells (dict[str, Cell]): The row in the table of pairs, by column.
         pictures (list[Picture]): The natural image, the adversarial image and others.
         chosen (str): The key of the picture that is shown first, and that is the third
@@ -56,6 +58,7 @@ class PairEntry:
 
     number: int
     name: str
+    score: ScoreKind
     cells: dict[str, Cell]
     pictures: list[Picture]
     chosen: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captum_pse._io.text import printable
+from captum_pse._model.score import KINDS
 from captum_pse.groups.types import TYPE_NAMES, TYPES
 
 Record = Mapping[str, Any]
@@ -71,13 +72,14 @@ def pair_cells(record: Record, label: Callable[[Any], str]) -> dict[str, Cell]:
 
     true, attack = label(record["true_label"]), label(record["attack_label"])
     gain, loss = record["attack_score_gain"], record["true_score_loss"]
+    saturated = ", saturated" if record.get("saturated") else ""
     return {
         "true label": Cell(true, true),
         "attack label": Cell(attack, attack),
         "true holds": holds("natural_agrees", "natural_prediction"),
         "attack holds": holds("attack_holds", "adversarial_prediction"),
-        "attack logit": Cell(f"{gain:+.2f}", gain),
-        "true logit": Cell(f"{-loss:+.2f}", -loss),
+        f"attack {record['score']}": Cell(f"{gain:+.2f}{saturated}", gain),
+        f"true {record['score']}": Cell(f"{-loss:+.2f}", -loss),
         **_level_cells(record),
     }
 
@@ -110,7 +112,7 @@ def _level_cells(record: Record) -> dict[str, Cell]:
 
 def set_facts(records: Records) -> list[Fact]:
     """The summary of a set of pairs at any level."""
-    n = len(records)
+    n, score = len(records), records[0]["score"]
 
     def mean(name: str, sign: int = 1) -> float:
         return sign * sum(record[name] for record in records) / n
@@ -121,12 +123,15 @@ def set_facts(records: Records) -> list[Fact]:
     facts = [
         Fact("attack holds", count("attack_holds"), "attack label predicted"),
         Fact("true holds", count("natural_agrees"), "true label predicted"),
-        Fact("attack logit", f"{mean('attack_score_gain'):+.2f}", "mean change"),
-        Fact("true logit", f"{mean('true_score_loss', -1):+.2f}", "mean change"),
+        Fact(f"attack {score}", f"{mean('attack_score_gain'):+.2f}", "mean change"),
+        Fact(f"true {score}", f"{mean('true_score_loss', -1):+.2f}", "mean change"),
     ]
+    if "saturated" in records[0]:
+        note = "attack label's probability above 0.99: little promotion can be seen"
+        facts.append(Fact("saturated", count("saturated"), note))
     for name in ("promotion", "suppression"):
         if name in records[0]:
-            note = "mean of the sum over groups, in logits"
+            note = f"mean of the sum over groups, in {KINDS[score].plural}"
             facts.append(Fact(name, f"{mean(name):.2f}", note))
         if f"{name}_is" in records[0]:
             above = sum(record[f"{name}_is_lift"] > 1 for record in records)
