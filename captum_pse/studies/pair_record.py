@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,14 @@ from torch import Tensor, nn
 from captum_pse._io.files import plain
 from captum_pse._statistics import rank_correlation
 from captum_pse.groups.types import TYPES
-from captum_pse.pairs.labels import PredictionWarning
+from captum_pse.pairs.labels import warnings_in_records
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.pixels.promotion_suppression import PromotionSuppression
 from captum_pse.pixels.rankings import group_rankings
 from captum_pse.pixels.refine import refine_scored
 from captum_pse.regions.adversarial_cam import AdversarialCAM
 from captum_pse.regions.result import RegionDecomposition
+from captum_pse.studies.score_agreement import score_agreement
 
 Array = npt.NDArray[np.float64]
 
@@ -55,6 +55,7 @@ def study_pair(
         - ``labels``: the labels and the model's predictions and scores
         - ``engine``: the engine that evaluated the pixel groups
         - ``types``: see :func:`type_shares`
+        - ``scores``: see :func:`captum_pse.studies.score_agreement.score_agreement`
         - ``correlation``: Spearman's rho of effect and mean ``|delta|`` over groups
         - ``refinement``, by ranking: at each fraction, whether the attack ``reaches``
           its label and ``leaves`` the true label, and the ``L2`` norm of the rest; and
@@ -62,12 +63,11 @@ def study_pair(
         - ``interpretability``, by reading: ``score``, ``expected`` score and ``lift``
     """
     model: nn.Module = pixels.forward_func
-    with warnings.catch_warnings():
-        # The record holds the predictions.
-        warnings.simplefilter("ignore", PredictionWarning)
-        found = pixels.decompose(
+    with warnings_in_records():
+        by_score = pixels.decompose_by_score(
             *pair, feature_mask=mask, perturbations_per_eval=batch_size
         )
+        found = by_score[pixels.score]
         regions = maps.decompose(*pair)
         summary = regions.summary()[0]
         generator = torch.Generator().manual_seed(seed)
@@ -85,6 +85,7 @@ def study_pair(
         },
         "engine": found.engine,
         "types": type_shares(_array(found.effect[0]), _array(found.type_codes[0])),
+        "scores": score_agreement(found, by_score),
         "correlation": plain(rank_correlation(_array(found.effect[0]), _array(sizes))),
         "refinement": {
             name: {

@@ -9,6 +9,7 @@ from captum_pse._statistics import mean_interval, share_interval, signed_rank
 from captum_pse.groups.types import TYPE_NAMES
 from captum_pse.pixels.rankings import RANKINGS
 from captum_pse.studies.pair_record import READINGS, WEIGHTS
+from captum_pse.studies.score_agreement import agreement_rows
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
@@ -43,8 +44,8 @@ def pair_tables(
         seed (int): Seed of the bootstrap.
     """
     tables: Tables = {name: [] for name in (
-        "attacks", "pairs", "types", "correlation", "refinement", "smallest_fraction",
-        "interpretability",
+        "attacks", "pairs", "types", "scores", "correlation", "refinement",
+        "smallest_fraction", "interpretability",
     )}  # fmt: skip
     for attack, all_records in records.items():
         studied = list(filter(predictions_match, all_records))
@@ -52,6 +53,7 @@ def pair_tables(
             "attacks": [_counts(all_records)],
             "pairs": [_pair(record) for record in all_records],
             "types": _types(studied, seed),
+            "scores": agreement_rows([record["scores"] for record in studied], seed),
             "correlation": [_correlation(studied, seed)],
             "refinement": _refinement(studied, fractions, seed),
             "smallest_fraction": _smallest_fraction(studied, seed),

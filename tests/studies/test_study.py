@@ -548,6 +548,7 @@ def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
         "pair": str(i),
         "labels": {"natural_agrees": True, "attack_holds": True},
         "types": dict.fromkeys(("all", "above_median", "by_effect"), shares),
+        "scores": [],
         "correlation": rho + shift,
         "refinement": {
             name: {
