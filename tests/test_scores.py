@@ -278,6 +278,8 @@ def test_a_common_level_changes_logits_only(score: Any, k: float) -> None:
         for m in (model, Lifted(model, k))
     )
     assert torch.equal(one.labels.adversarial_class, other.labels.adversarial_class)
+    margins = (r.promotion_change + r.suppression_change for r in (one, other))
+    torch.testing.assert_close(*margins, rtol=1e-6, atol=1e-9)
     if score == "logit":
         assert (one.type_codes != other.type_codes).any()
     else:

@@ -66,15 +66,16 @@ class PromotionSuppression(PerturbationAttribution):
 
     Promotion and suppression, and so the types of groups, depend on the common level of
     all scores, though the model's probabilities do not: adding the same function of x
-    to all logits changes them. ``score`` chooses the score ``Z``:
+    to all logits changes them. Only the sum of both signed changes, that of the margin
+    between ``t`` and ``t0``, stays the same. ``score`` chooses the score ``Z``:
 
     - ``"logit"``: what the model returns, as in the paper.
     - ``"centered"``: the logits minus their mean over the classes. It does not depend
       on the common level.
     - ``"log_softmax"``: the log-probabilities. They do not depend on the common level
       either, but saturate: where an attack is strong, ``log p_t`` is near 0, its
-      maximum, and so is promotion, and most groups count as suppression-dominated. The
-      summary then says ``saturated``.
+      maximum, and so is promotion, and most groups count as suppression-dominated.
+      Where ``p_t`` is above 0.99 on ``x'``, the summary says ``saturated``.
 
     Types on which the scores agree do not depend on the choice; see
     :meth:`decompose_by_score`.
