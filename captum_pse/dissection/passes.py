@@ -164,13 +164,13 @@ class Run:
         if self.folder is not None:
             path = self.folder / f"{name}-{self.rank}-of-{self.size}.safetensors"
         checkpoint = Checkpoint(path, digest(self.digest, name, depends_on))
-        start, batches = 0, self.batches
+        resumed, batches = 0, self.batches
         saved = checkpoint.load()
         if saved is not None and saved.inputs == batches.digest(saved.batches):
-            start = saved.batches
+            resumed = saved.batches
             for i, item in enumerate(sums):
                 item.restore({key: saved.state[f"{i}.{key}"] for key in item.state()})
-        for done, indices, samples in batches.read(name, start):
+        for done, indices, samples in batches.read(name, resumed):
             for start, end in _same_sizes(samples):
                 group, rows = samples[start:end], indices[start:end]
                 images = torch.stack([sample.image for sample in group])
