@@ -38,6 +38,7 @@ from captum_pse.units.hardening import Hardened, harden
 from captum_pse.units.masked_copy import masked_copy
 from captum_pse.units.masking import UnitRange, mask_units, unit_range
 from captum_pse.units.masking_curves import MaskingCurves, evaluate_masking
+from captum_pse.units.masking_test import MaskingTest, masking_test
 from captum_pse.units.relation import Relation, relate
 from captum_pse.units.result import UnitDecomposition
 from captum_pse.units.sensitivity import UnitSensitivity
@@ -55,6 +56,7 @@ __all__ = [
     "IncrementalAblation",
     "InterpretabilityScore",
     "MaskingCurves",
+    "MaskingTest",
     "NetworkDissection",
     "PairedAttribution",
     "PixelDecomposition",
@@ -79,6 +81,7 @@ __all__ = [
     "interpretability_score",
     "mask_units",
     "masked_copy",
+    "masking_test",
     "refine",
     "relate",
     "study",

@@ -19,6 +19,9 @@ from captum_pse.cli.models import load_model
 
 ROOT = Path(__file__).parent.parent
 
+#: Parts of the paths that run in one process.
+_ALONE = ("::", "benchmarks", "calibration")
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The processes share the cores, and so do those that the tests start.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -38,7 +41,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """None for a process a core; 0, this process, where that is better: a test alone
     is there before the processes are, and what they print is not seen."""
     paths = [str(arg) for arg in config.args]
-    alone = all("::" in path or "benchmarks" in path for path in paths)
+    alone = all(any(part in path for part in _ALONE) for path in paths)
     return 0 if alone or config.option.capture == "no" else None
 
 

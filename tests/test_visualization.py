@@ -306,7 +306,7 @@ def test_region_maps_share_a_scale():
     assert promotion.get_clim() == suppression.get_clim()
     score = result.interpretability("adversarial_attack")
     assert (
-        f"IS {float(score.score):.2f}, {float(score.lift):.2f} x a random"
+        f"IS {float(score.score):.2f}, {float(score.lift):.2f} x a shifted"
         in titled(figure, titles[3]).get_title()
     )
 

@@ -275,7 +275,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
             >>> result
             RegionDecomposition((2, 1, 64, 64) of 'features.conv5')
             >>> sorted(result.summary()[0])[-3:]
-            ['suppression_is_lift', 'true_label', 'true_score_loss']
+            ['suppression_is_rank', 'true_label', 'true_score_loss']
         """
         results = self._decompose(
             inputs, baselines, target, true_target, additional_forward_args

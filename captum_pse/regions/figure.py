@@ -114,7 +114,7 @@ def plot_regions(
             continue
         score = result.interpretability(scored, percentile)  # type: ignore[arg-type]
         text = f"{name}{note}\nIS {score.score[example]:.2f}"
-        text += f", {score.lift[example]:.2f} x a random mask's"
+        text += f", {score.lift[example]:.2f} x a shifted mask's"
         _draw_over(ax, image, values, top, low, text)
         mask = to_numpy(score.mask[example, 0])
         if 0 < mask.mean() < 1:

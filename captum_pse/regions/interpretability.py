@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,10 @@ from captum_pse._model.checks import check_percentile
 
 #: Positions of a map at or above this percentile belong to its mask.
 PERCENTILE = 70.0
+
+#: Squared scores that differ by less are equal. Images in single precision give a
+#: constant |delta| up to rounding: of 1/255, up to one part in 60000.
+_SAME_SCORE = 1e-5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,10 +29,13 @@ class InterpretabilityScore:
         score (Tensor): ``(N,)``, ``||B o delta||_2 / ||delta||_2``, in [0, 1]; 0 if
             delta is 0 everywhere.
         area (Tensor): ``(N,)``, the fraction of positions in the mask B, in (0, 1].
-        expected (Tensor): ``(N,)``, ``sqrt(area)``: the root mean square score of
-            random masks of the same area.
+        expected (Tensor): ``(N,)``, the mean score over all cyclic shifts of the mask.
         lift (Tensor): ``(N,)``, ``score / expected``. Above 1, delta is concentrated in
-            the mask.
+            the mask; NaN if delta is 0 everywhere.
+        rank (Tensor): ``(N,)``, the fraction of the shifts whose score is lower, in
+            [0, 1]; an equal score counts one half. NaN if delta is 0 everywhere. If
+            mask and delta have nothing to do with each other, every rank is equally
+            likely, and the mean is 0.5.
         mask (Tensor): bool, the mask B, of the maps' shape.
 
     Examples::
@@ -46,12 +54,15 @@ class InterpretabilityScore:
     area: Tensor
     expected: Tensor
     lift: Tensor
+    rank: Tensor
     mask: Tensor
 
     def __repr__(self) -> str:
-        mean, lift = float(self.score.mean()), float(self.lift.mean())
-        n = len(self.score)
-        return f"InterpretabilityScore({n} pair(s), mean {mean:.2f}, lift {lift:.2f})"
+        means = (
+            f"{name} {float(getattr(self, name).mean()):.2f}"
+            for name in ("score", "lift", "rank")
+        )
+        return f"InterpretabilityScore({len(self.score)} pair(s), {', '.join(means)})"
 
 
 def interpretability_score(
@@ -66,10 +77,15 @@ def interpretability_score(
     The percentile is taken over all positions of the map, with linear interpolation.
     Positions with equal values are all inside or all outside, so the mask may cover
     more than ``100 - q`` percent. A constant map, such as 0 everywhere, has a mask of
-    all positions, score 1 and lift 1. For this reason the area and the expected score
-    of random masks are reported as well.
+    all positions and score 1.
 
-    Source: Xu et al., arXiv:1904.02057.
+    What a score is by chance depends on the area of the mask and on how even delta is.
+    So the score is compared with those of all cyclic shifts of the mask over the
+    positions, which keep the structure of mask and delta. Features ``(N, F)`` are
+    shifted in their order. A constant map, like a constant ``|delta|``, has lift 1 and
+    rank 0.5.
+
+    Source: Xu et al., arXiv:1904.02057; the comparison with shifts is this package's.
 
     Args:
         maps (Tensor): The maps F: the shape of the perturbation, or with 1 in place of
@@ -115,5 +131,33 @@ def interpretability_score(
     inside = (delta * mask).flatten(1).norm(dim=1)
     score = torch.where(whole > 0, inside / whole, 0)
     area = mask.flatten(1).to(exact).mean(dim=1)
-    expected = area.sqrt()
-    return InterpretabilityScore(score, area, expected, score / expected, mask)
+    found = [_among_shifts(*pair) for pair in zip(mask, delta, strict=True)]
+    expected, rank = torch.tensor(found, dtype=exact, device=score.device).T
+    return InterpretabilityScore(score, area, expected, score / expected, rank, mask)
+
+
+def _among_shifts(mask: Tensor, delta: Tensor) -> tuple[float, float]:
+    """The mean score over all cyclic shifts of a mask, and the rank of the one that is
+    not shifted.
+
+    Args:
+        mask (Tensor): bool, ``(C or 1, ...)`` or ``(F,)``.
+        delta (Tensor): The perturbation, ``(C, ...)`` or ``(F,)``.
+    """
+    mask, energy = mask.cpu().double(), delta.detach().cpu().double().square()
+    if mask.dim() == 1:
+        mask, energy = mask.unsqueeze(0), energy.unsqueeze(0)
+    elif len(mask) == 1:
+        energy = energy.sum(dim=0, keepdim=True)
+    if not energy.any():
+        return math.nan, math.nan
+    axes = tuple(range(1, mask.dim()))
+    # The sums over all positions, for every shift, are a circular correlation.
+    spectrum = (
+        torch.fft.rfftn(energy, dim=axes) * torch.fft.rfftn(mask, dim=axes).conj()
+    )
+    sums = torch.fft.irfftn(spectrum.sum(dim=0), s=mask.shape[1:]).flatten()
+    squared = sums / energy.sum()
+    lower = (squared < squared[0] - _SAME_SCORE).double().mean()
+    higher = (squared > squared[0] + _SAME_SCORE).double().mean()
+    return float(squared.clamp(min=0).sqrt().mean()), float((1 + lower - higher) / 2)

@@ -191,9 +191,10 @@ class RegionDecomposition(PairResult):
         Returns:
             *list[dict]*: ``example``; the columns of
             :meth:`~captum_pse.pairs.scored.ScoredPair.columns`; ``suppression_is``,
-            ``suppression_is_expected`` and ``suppression_is_lift``, the score on
-            ``natural_true``; and ``promotion_is``, ``promotion_is_expected`` and
-            ``promotion_is_lift``, the score on ``adversarial_attack``.
+            ``suppression_is_expected``, ``suppression_is_lift`` and
+            ``suppression_is_rank``, the score on ``natural_true``; and
+            ``promotion_is``, ``promotion_is_expected``, ``promotion_is_lift`` and
+            ``promotion_is_rank``, the score on ``adversarial_attack``.
 
         Raises:
             TypeError, ValueError: ``percentile`` is not a number in [0, 100].
@@ -210,6 +211,7 @@ class RegionDecomposition(PairResult):
             columns[f"{name}_is"] = result.score
             columns[f"{name}_is_expected"] = result.expected
             columns[f"{name}_is_lift"] = result.lift
+            columns[f"{name}_is_rank"] = result.rank
         return records(columns)
 
     def plot(self, example: int = 0, **options: Any) -> Figure:

@@ -141,24 +141,24 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
         correlations (sequence of mapping): The table ``correlation`` of the study.
 
     Returns:
-        *Figure*: Two panels with one row for each attack: the lift of the scores over a
-        random region, and the rank correlation of effect and ``|delta|`` over groups.
-        Dots are means over pairs, lines are 95 % intervals.
+        *Figure*: Two panels with one row for each attack: the rank of the scores among
+        those of all shifts of the map, and the rank correlation of effect and
+        ``|delta|`` over groups. Dots are means over pairs, lines are 95 % intervals.
 
     Raises:
         ValueError: ``scores`` are empty.
 
     Examples::
 
-        >>> lift = {"lift": 1.5, "lift_low": 1.2, "lift_high": 1.8}
+        >>> rank = {"rank": 0.9, "rank_low": 0.8, "rank_high": 1.0}
         >>> scores = [
-        ...     {"attack": "pgd", "reads": reads, **lift}
+        ...     {"attack": "pgd", "reads": reads, **rank}
         ...     for reads in ("promotion", "suppression")
         ... ]
         >>> rho = [{"attack": "pgd", "mean": 0.5, "low": 0.4, "high": 0.6}]
         >>> left, right = plot_interpretability(scores, rho).axes
         >>> [line.get_xdata().tolist() for line in left.lines[:2]]
-        [[1.5], [1.5]]
+        [[0.9], [0.9]]
         >>> right.lines[0].get_xdata().tolist()
         [0.5]
     """
@@ -167,10 +167,10 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     for offset, reads in ((-0.12, "promotion"), (0.12, "suppression")):
         rows = [_only(scores, attack=a, reads=reads) for a in attacks]
-        _intervals(left, rows, "lift", offset, COLORS[reads], reads)
-    left.axvline(1, color="black", linewidth=0.6, linestyle=":")
-    left.set_xlabel("lift of the interpretability score (1: random region)",
-                    fontsize=8)  # fmt: skip
+        _intervals(left, rows, "rank", offset, COLORS[reads], reads)
+    left.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
+    left.set_xlabel("rank of the interpretability score among all shifts of the map\n"
+                    "(0.5: chance)", fontsize=8)  # fmt: skip
     rows = [_only(correlations, attack=a) for a in attacks]
     named = [
         {"rho": r["mean"], "rho_low": r["low"], "rho_high": r["high"]} for r in rows

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from captum_pse._statistics import (
     MIN_PAIRS,
     adjusted,
     known,
-    mean_interval,
-    signed_rank,
+    mean_test,
+    pairs_needed,
+    units_needed,
 )
 from captum_pse.groups.types import TYPE_NAMES
 from captum_pse.studies.pair_record import READINGS
 from captum_pse.studies.tables import Record, Row, Tables, predictions_match
+from captum_pse.units.masking_test import MaskingTest
 
 #: A type of groups occurs if at least this fraction of the groups with an effect above
 #: the median is of it.
@@ -23,94 +25,141 @@ MIN_FRACTION = 0.05
 ALPHA = 0.05
 HOLDS, FAILS, INCONCLUSIVE = "holds", "does not hold", "inconclusive"
 
+#: The smallest effects that count: of a rank correlation, also that of ranks among
+#: shifts; and of a difference of two fractions.
+LEAST_CORRELATION, LEAST_DIFFERENCE = 0.1, 0.05
+
 #: The rankings that "effect" is compared with, and their names in a finding.
 _OTHER_RANKINGS = {"random": "in random order", "|delta|": "ranked by |delta|"}
 #: The attacks on masked models, and their names in a finding.
 _ATTACKS = {"adversarial": "the stored attack", "adaptive": "an adaptive attack"}
 
-#: By attack and layer, the gains in accuracy of each pair; see
-#: :meth:`captum_pse.studies.stages.Stages.gains_over_random`.
-Gains = Mapping[tuple[str, str], Mapping[str, Any]]
+
+@dataclass
+class _Tested:
+    """A finding before its verdict.
+
+    Attributes:
+        row (dict): The row of the table, without verdict.
+        untested (str): Why there is neither an interval nor a p-value.
+        undecided (Callable): Takes a significance level; says why a test or an interval
+            does not decide, and how many pairs would be enough.
+    """
+
+    row: Row
+    untested: str
+    undecided: Callable[[float], str]
 
 
 def findings(
-    records: Mapping[str, Sequence[Record]], tables: Tables, gains: Gains, seed: int
+    records: Mapping[str, Sequence[Record]],
+    tables: Tables,
+    masking_tests: Mapping[str, Sequence[MaskingTest]],
 ) -> list[Row]:
     """One row for each finding of the paper and each attack.
 
-    A finding that is tested ``holds`` if its adjusted p is below 0.05 and the ranks, or
-    the correlation, have the sign that the paper reports. It ``does not hold`` if they
-    have the opposite sign. Otherwise, and for fewer than 6 pairs, it is
-    ``inconclusive``. Whether all three types of groups occur is judged by the intervals
-    of their fractions, not by a test.
+    A finding ``holds`` if its adjusted p is below 0.05, its value is at least the
+    smallest that counts, and has the sign that the paper reports. It ``does not hold``
+    if it has the opposite sign. Otherwise, and for fewer than 6 pairs, it is
+    ``inconclusive``, and ``why`` says whether for lack of an effect or of pairs.
+    Whether all three types of groups occur is judged by the intervals of their
+    fractions, not by a test.
 
     Args:
         records (mapping): By attack, one record for each pair.
         tables (mapping): The tables ``types`` and, with concepts, ``relation``.
-        gains (mapping): By attack and layer: ``units``, the number of masked units; and
-            for the stored attack (``adversarial``) and the ``adaptive`` one, for each
-            pair, the accuracy with the most sensitive units masked minus that with as
-            many random units masked.
-        seed (int): Seed of the bootstrap and the permutations.
+        masking_tests (mapping): By attack, the tests of masked sensitive units.
 
     Returns:
         *list[dict]*: ``attack``, ``finding``, ``about`` (what ``value`` is), ``value``
-        (the effect size, 0 under the null hypothesis), ``low``, ``high``, ``p``,
-        ``direction`` (1 for the sign that the paper reports, -1 for the opposite, 0 for
-        neither), ``p_adjusted`` (by Benjamini and Hochberg, over all rows), ``pairs``
-        and ``verdict``.
+        (the effect size, 0 under the null hypothesis), ``low``, ``high``, ``least``
+        (the smallest value that counts), ``p``, ``p_adjusted`` (by Benjamini and
+        Hochberg, over all rows), ``pairs``, ``verdict`` and ``why`` (for a verdict that
+        is inconclusive, else None).
     """
-    rows: list[Row] = []
-    for attack, all_records in records.items():
-        studied = list(filter(predictions_match, all_records))
-        found = [
-            _three_types(attack, tables),
-            *_pixel_findings(studied, seed),
-            *_region_findings(studied, seed),
-            *_unit_findings(attack, tables),
-            *_masking_findings(attack, gains, seed),
-        ]
-        rows += [{"attack": attack, **row} for row in found]
-    for row, p in zip(rows, adjusted([row["p"] for row in rows]), strict=True):
-        row["p_adjusted"] = p
-        row.setdefault("verdict", _verdict(row))
-    return rows
+    found = [
+        (attack, tested)
+        for attack, all_records in records.items()
+        for tested in _of_attack(attack, all_records, tables, masking_tests)
+    ]
+    ps = adjusted([tested.row["p"] for _, tested in found])
+    return [
+        {"attack": attack, **tested.row, "p_adjusted": p} | _judged(tested, p)
+        for (attack, tested), p in zip(found, ps, strict=True)
+    ]
+
+
+def _of_attack(
+    attack: str,
+    all_records: Sequence[Record],
+    tables: Tables,
+    masking_tests: Mapping[str, Sequence[MaskingTest]],
+) -> list[_Tested]:
+    studied = list(filter(predictions_match, all_records))
+    return [
+        _three_types(attack, tables),
+        *_pixel_findings(studied),
+        *_region_findings(studied),
+        *_unit_findings(attack, tables),
+        *_masking_findings(masking_tests.get(attack, ()), len(studied)),
+    ]
 
 
 def sentence(row: Row) -> str:
     """A finding in one line."""
-    if row["pairs"] < MIN_PAIRS:
-        why = f"too few pairs: got {row['pairs']}, want at least {MIN_PAIRS}"
-    else:
-        why = f"{row['about']}: {_number(row['value'])}"
-        if row["low"] is not None:
-            why += f", 95 % interval {_number(row['low'])} to {_number(row['high'])}"
-        if row["p_adjusted"] is not None:
-            why += f", adjusted p {row['p_adjusted']:.2g}"
-    return f"{row['attack']}: {row['finding']}: {row['verdict']} ({why})"
+    about = f"{row['about']}: {_number(row['value'])}"
+    if row["low"] is not None:
+        about += f", 95 % interval {_number(row['low'])} to {_number(row['high'])}"
+    if row["p_adjusted"] is not None:
+        about += f", adjusted p {row['p_adjusted']:.2g}"
+    # Studies of older versions do not say why.
+    why = f"; {row['why']}" if row.get("why") else ""
+    return f"{row['attack']}: {row['finding']}: {row['verdict']} ({about}{why})"
 
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
 
 
-def _tested(finding: str, about: str, values: Sequence[float | None], seed: int) -> Row:
-    """A row on one value for each pair, above 0 if the pair agrees with the paper."""
-    found = mean_interval(values, seed)
-    p, direction = signed_rank(values, seed)
-    return {
+def _mean_finding(
+    finding: str, about: str, values: Sequence[float | None], least: float, missing: str
+) -> _Tested:
+    """On one value for each pair, above 0 if the pair agrees with the paper;
+    ``missing`` says why some pairs have no value."""
+    found = mean_test(values)
+    row = {
         "finding": finding,
         "about": about,
-        "value": found["mean"],
-        "low": found["low"],
-        "high": found["high"],
-        "p": p,
-        "direction": direction,
-        "pairs": found["pairs"],
+        "value": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "least": least,
+        "p": found.p,
+        "pairs": found.pairs,
     }
+    untested = _too_few(len(values)) or "all pairs have the same value"
+    if found.pairs < min(len(values), MIN_PAIRS):
+        absent = len(values) - found.pairs
+        untested = f"undefined in {absent} of {len(values)} pairs: {missing}"
+    effect = max(abs(found.mean or 0.0), least)
+    return _Tested(
+        row,
+        untested,
+        lambda level: (
+            f"not significant: for an effect of {effect:.2g}, about "
+            f"{pairs_needed(effect, found.deviation, level)} pairs would be enough"
+        ),
+    )
 
 
-def _three_types(attack: str, tables: Tables) -> Row:
+def _too_few(pairs: int) -> str:
+    """Why there is no test, or "" if there are enough pairs for one."""
+    if pairs >= MIN_PAIRS:
+        return ""
+    return f"too few pairs: got {pairs}, want at least {MIN_PAIRS}"
+
+
+def _three_types(attack: str, tables: Tables) -> _Tested:
     rows = [
         row
         for row in tables["types"]
@@ -119,13 +168,7 @@ def _three_types(attack: str, tables: Tables) -> Row:
         and row["type"] in TYPE_NAMES[:3]
     ]
     rarest = min(rows, key=lambda row: -1 if row["mean"] is None else row["mean"])
-    verdict = INCONCLUSIVE
-    if all(row["low"] is not None for row in rows):
-        if all(row["low"] >= MIN_FRACTION for row in rows):
-            verdict = HOLDS
-        elif any(row["high"] < MIN_FRACTION for row in rows):
-            verdict = FAILS
-    return {
+    row = {
         "finding": "promotion-dominated, suppression-dominated and balanced groups "
         "occur",
         "about": f"fraction of the rarest type ({rarest['type']}) among groups with an "
@@ -133,50 +176,62 @@ def _three_types(attack: str, tables: Tables) -> Row:
         "value": rarest["mean"],
         "low": rarest["low"],
         "high": rarest["high"],
+        "least": MIN_FRACTION,
         "p": None,
-        "direction": 0,
         "pairs": rarest["pairs"],
-        "verdict": verdict,
     }
+    if all(row["low"] is not None for row in rows):
+        if all(row["low"] >= MIN_FRACTION for row in rows):
+            row["verdict"] = HOLDS
+        elif any(row["high"] < MIN_FRACTION for row in rows):
+            row["verdict"] = FAILS
+    return _Tested(
+        row,
+        _too_few(rarest["pairs"]) or "all pairs have the same fraction of a type",
+        lambda level: f"an interval contains {MIN_FRACTION}",
+    )
 
 
-def _pixel_findings(records: Sequence[Record], seed: int) -> list[Row]:
+def _pixel_findings(records: Sequence[Record]) -> list[_Tested]:
     def smallest(record: Record, ranking: str) -> float:
         return float(record["refinement"][ranking]["smallest_fraction"])
 
     return [
-        _tested(
+        _mean_finding(
             "groups with larger perturbations have larger effects",
             "mean rank correlation of effect and |delta|",
             [record["correlation"] for record in records],
-            seed,
+            LEAST_CORRELATION,
+            "|delta| or the effect is the same in all groups",
         ),
         *(
-            _tested(
+            _mean_finding(
                 f"attacks need fewer groups ranked by effect than {name}",
                 "mean difference of the fractions of groups needed",
                 [smallest(r, ranking) - smallest(r, "effect") for r in records],
-                seed,
+                LEAST_DIFFERENCE,
+                "",
             )
             for ranking, name in _OTHER_RANKINGS.items()
         ),
     ]
 
 
-def _region_findings(records: Sequence[Record], seed: int) -> list[Row]:
+def _region_findings(records: Sequence[Record]) -> list[_Tested]:
     return [
-        _tested(
+        _mean_finding(
             f"perturbations are concentrated in the regions of class maps ({reading})",
-            "mean lift over a random region, minus 1",
-            [r["interpretability"][reading]["lift"] - 1 for r in records],
-            seed,
+            "mean rank of the score among all shifts of the map, from -1 to 1",
+            [2 * r["interpretability"][reading]["rank"] - 1 for r in records],
+            LEAST_CORRELATION,
+            "the perturbation is 0",
         )
         for reading in READINGS
     ]
 
 
-def _unit_findings(attack: str, tables: Tables) -> list[Row]:
-    rows = []
+def _unit_findings(attack: str, tables: Tables) -> list[_Tested]:
+    found = []
     for row in tables.get("relation", ()):
         if row["attack"] != attack:
             continue
@@ -188,41 +243,81 @@ def _unit_findings(attack: str, tables: Tables) -> list[Row]:
                 "partial_p",
             ),
         ):
-            # NaN if all units have equal values: the correlation does not exist.
-            exists = len(known([row[rho], row[p]])) == 2
-            enough = row["pairs"] >= MIN_PAIRS
-            rows.append(
-                {
-                    "finding": finding,
-                    "about": f"rank correlation in {row['layer']}",
-                    "value": row[rho] if exists else None,
-                    "low": None,
-                    "high": None,
-                    "p": row[p] if exists and enough else None,
-                    "direction": (1 if row[rho] > 0 else -1) if exists else 0,
-                    "pairs": row["pairs"],
-                }
-            )
-    return rows
+            found.append(_unit_finding(finding, row, row[rho], row[p]))
+    return found
 
 
-def _masking_findings(attack: str, gains: Gains, seed: int) -> list[Row]:
+def _unit_finding(finding: str, relation: Row, rho: float, p: float) -> _Tested:
+    # NaN if the correlation does not exist.
+    exists = len(known([rho, p])) == 2
+    row = {
+        "finding": finding,
+        "about": f"rank correlation in {relation['layer']}",
+        "value": rho if exists else None,
+        "low": None,
+        "high": None,
+        "least": LEAST_CORRELATION,
+        "p": p if exists and relation["pairs"] >= MIN_PAIRS else None,
+        "pairs": relation["pairs"],
+    }
+
+    untested = _too_few(relation["pairs"]) or (
+        "undefined: the layer has too few units, or all have the same sensitivity, IoU "
+        "or scale"
+    )
+    effect = max(abs(rho), LEAST_CORRELATION)
+    return _Tested(
+        row,
+        untested,
+        lambda level: (
+            f"not significant: for a correlation of {effect:.2g}, a layer of "
+            f"about {units_needed(effect, level)} units would be enough; this one has "
+            f"{relation['units']}"
+        ),
+    )
+
+
+def _masking_findings(tests: Sequence[MaskingTest], pairs: int) -> list[_Tested]:
     """Compared with as many random units: any change of a model weakens an attack that
     was made for it."""
     return [
-        _tested(
-            f"masking sensitive units defends better than random ones against {name}",
-            f"gain in accuracy over {found['units']} random units of {layer}",
-            found[key],
-            seed,
+        _Tested(
+            {
+                "finding": "masking sensitive units defends better than random ones "
+                f"against {_ATTACKS[test.outcome]}",
+                "about": f"accuracy with {test.units} units of {test.layer} masked, "
+                "minus the mean of random sets",
+                "value": test.difference,
+                "low": None,
+                "high": None,
+                "least": LEAST_DIFFERENCE,
+                "p": test.p if pairs >= MIN_PAIRS else None,
+                "pairs": pairs,
+            },
+            _too_few(pairs),
+            lambda level: "not significant: random sets of units do as well",
         )
-        for (of_attack, layer), found in gains.items()
-        if of_attack == attack
-        for key, name in _ATTACKS.items()
+        for test in tests
     ]
 
 
-def _verdict(row: Row) -> str:
-    if row["p_adjusted"] is None or row["p_adjusted"] >= ALPHA:
-        return INCONCLUSIVE
-    return {1: HOLDS, -1: FAILS}.get(row["direction"], INCONCLUSIVE)
+def _judged(tested: _Tested, p_adjusted: float | None) -> Row:
+    """``verdict`` and ``why``."""
+    row = tested.row
+    significant = p_adjusted is not None and p_adjusted < ALPHA
+    verdict = row.get("verdict", INCONCLUSIVE)
+    if significant and abs(row["value"]) >= row["least"]:
+        verdict = HOLDS if row["value"] > 0 else FAILS
+    why = _why(tested, p_adjusted) if verdict == INCONCLUSIVE else None
+    return {"verdict": verdict, "why": why}
+
+
+def _why(tested: _Tested, p_adjusted: float | None) -> str:
+    row = tested.row
+    if row["p"] is None and row["low"] is None:
+        return tested.untested
+    least, p = row["least"], row["p"]
+    within = row["low"] is not None and -least < row["low"] and row["high"] < least
+    if p is not None and (within or (p_adjusted or 0) < ALPHA):
+        return f"no effect that counts: less than {least}"
+    return tested.undecided(ALPHA * p / p_adjusted if p and p_adjusted else ALPHA)

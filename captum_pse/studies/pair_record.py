@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_pse._io.files import plain
-from captum_pse._statistics import rank_correlation
+from captum_pse._statistics import rank_correlation, without_rounding
 from captum_pse.groups.types import TYPES
 from captum_pse.pairs.labels import warnings_in_records
 from captum_pse.pairs.pair import AdversarialPair
@@ -56,11 +56,13 @@ def study_pair(
         - ``engine``: the engine that evaluated the pixel groups
         - ``types``: see :func:`type_shares`
         - ``scores``: see :func:`captum_pse.studies.score_agreement.score_agreement`
-        - ``correlation``: Spearman's rho of effect and mean ``|delta|`` over groups
+        - ``correlation``: Spearman's rho of effect and mean ``|delta|`` over groups;
+          None if ``|delta|`` is the same in all groups
         - ``refinement``, by ranking: at each fraction, whether the attack ``reaches``
           its label and ``leaves`` the true label, and the ``L2`` norm of the rest; and
           the ``smallest_fraction`` on which the attack succeeds
-        - ``interpretability``, by reading: ``score``, ``expected`` score and ``lift``
+        - ``interpretability``, by reading: ``score``, ``expected`` score, ``lift`` and
+          ``rank``
     """
     model: nn.Module = pixels.forward_func
     with warnings_in_records():
@@ -76,7 +78,11 @@ def study_pair(
             for name, scores in group_rankings(found, regions, generator).items()
         }
     delta = found.inputs[0] - found.baselines[0]
-    sizes = found.groups.means((delta.abs(),), found.inputs)[0]
+    # If an attack changes all pixels equally, sizes differ by rounding only.
+    sizes = without_rounding(
+        _array(found.groups.means((delta.abs(),), found.inputs)[0]),
+        2 * torch.finfo(delta.dtype).eps,
+    )
     return {
         "labels": {
             name: value
@@ -86,7 +92,7 @@ def study_pair(
         "engine": found.engine,
         "types": type_shares(_array(found.effect[0]), _array(found.type_codes[0])),
         "scores": score_agreement(found, by_score),
-        "correlation": plain(rank_correlation(_array(found.effect[0]), _array(sizes))),
+        "correlation": plain(rank_correlation(_array(found.effect[0]), sizes)),
         "refinement": {
             name: {
                 "reaches": [float(v) for v in r.reaches[:, 0]],
@@ -101,6 +107,7 @@ def study_pair(
                 "score": summary[f"{reading}_is"],
                 "expected": summary[f"{reading}_is_expected"],
                 "lift": summary[f"{reading}_is_lift"],
+                "rank": summary[f"{reading}_is_rank"],
             }
             for reading in READINGS
         },

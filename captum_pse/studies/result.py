@@ -30,16 +30,18 @@ _TABLES = {
 }
 
 #: The format in the manifest, checked when a file is read.
-FORMAT = "captum_pse.Study/2"
-_OLDER = "captum_pse.Study/1"
-#: The names of today, by patterns of the names in the older format.
+FORMAT = "captum_pse.Study/3"
+#: Before the findings said why they are inconclusive.
+_WITHOUT_WHY = "captum_pse.Study/2"
+_OLDEST = "captum_pse.Study/1"
+#: The names of today, by patterns of the names in the oldest format.
 _RENAMED = {
     "fresh(_.+)?": r"adaptive\1",
     "baseline(_low|_high)?": r"expected\1",
     "smallest(_by_.+)?": r"smallest_fraction\1",
     "batch": "batch_size",
 }
-#: The verdict of the older format that has another name today.
+#: The verdict of the oldest format that has another name today.
 _OLDER_INCONCLUSIVE = "cannot be told"
 
 
@@ -62,7 +64,8 @@ class Study:
         >>> from captum_pse.demo import load_model, make_pairs
         >>> with tempfile.TemporaryDirectory() as out:
         ...     found = study(
-        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, adaptive_steps=1
+        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32,
+        ...         adaptive_steps=1, random_sets=9,
         ...     )
         ...     again = Study.load(out)
         >>> again.tables == found.tables, again.manifest == found.manifest
@@ -94,12 +97,12 @@ class Study:
         try:
             found, is_intact = read_values(path)
             manifest = found["manifest"]
-            if isinstance(manifest, dict) and manifest.get("format") == _OLDER:
+            if isinstance(manifest, dict) and manifest.get("format") == _OLDEST:
                 found = _of_older(found)
             study = cls(found["tables"], found["manifest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
-        check_format("out", path, study.manifest, FORMAT)
+        check_format("out", path, study.manifest, FORMAT, _WITHOUT_WHY)
         check_intact("out", path, is_intact)
         if missing := _TABLES - study.tables.keys():
             raise ValueError(f"out: {path} lacks the table {min(missing)!r}")
@@ -141,8 +144,8 @@ class Study:
 
 
 def _of_older(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A study of the older format, with the names of this one."""
-    manifest = {**renamed(found["manifest"], _RENAMED), "format": FORMAT}
+    """A study of the oldest format, with the names of today."""
+    manifest = {**renamed(found["manifest"], _RENAMED), "format": _WITHOUT_WHY}
     tables = {
         name: [renamed(row, _RENAMED) for row in rows]
         for name, rows in renamed(found["tables"], _RENAMED).items()

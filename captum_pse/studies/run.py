@@ -26,6 +26,7 @@ from captum_pse.pairs.scored import check_pairs
 from captum_pse.studies.result import FORMAT, FigureName, Study
 from captum_pse.studies.settings import Settings
 from captum_pse.studies.stages import Stages
+from captum_pse.units.masking_test import RANDOM_SETS
 
 #: The folder of partial results, inside the folder of the results.
 PARTIAL = ".study-partial"
@@ -43,6 +44,7 @@ def study(
     score: Score = "logit",
     adaptive_eps: float = ADAPTIVE_EPS,
     adaptive_steps: int = ADAPTIVE_STEPS,
+    random_sets: int = RANDOM_SETS,
     seed: int = 0,
     batch_size: int = 16,
     device: str = "cpu",
@@ -55,8 +57,9 @@ def study(
     Suppression", arXiv:1904.02057.
 
     All tables except ``attacks`` and ``pairs`` are computed on the pairs whose labels
-    match the model's predictions. Intervals have a confidence level of 95 %: bootstrap
-    intervals over pairs for means, Wilson's intervals for fractions of pairs.
+    match the model's predictions. Intervals have a confidence level of 95 %, from 6
+    pairs on: for means, see :func:`captum_pse._statistics.mean_test`; for fractions of
+    pairs, Wilson's.
 
     The results are written into ``out`` together at the end: ``study.json`` with the
     manifest and all tables, ``tables/*.csv`` with each table that has rows, and
@@ -72,8 +75,8 @@ def study(
       a pair
     - ``refinement``, ``smallest_fraction``: whether the attack succeeds on a fraction
       of the groups, by ranking, see :func:`captum_pse.refine`; ``refinement.png``
-    - ``interpretability``: scores with their expectation and lift, see
-      :func:`captum_pse.interpretability_score`; ``interpretability.png``
+    - ``interpretability``: scores with their expectation, lift and rank among shifts,
+      see :func:`captum_pse.interpretability_score`; ``interpretability.png``
     - ``units``: the sensitivity of each unit of ``layers``
     - with ``concepts``, ``relation`` and ``enrichment``: see
       :func:`captum_pse.relate`; ``relation-<attack>.png``
@@ -81,6 +84,8 @@ def study(
       images, on the stored pairs, and under an adaptive attack on the masked model
       (projected gradient descent towards the same labels, within [0, 1]); see
       :func:`captum_pse.evaluate_masking`; ``masking-<attack>.png``
+    - ``masking_tests``: the 10 % most sensitive units of each layer among random sets,
+      see :func:`captum_pse.masking_test`
     - ``findings``: see :func:`captum_pse.studies.findings.findings`
 
     The same inputs, settings and seed give the same files. An interrupted run resumes
@@ -111,6 +116,9 @@ def study(
         adaptive_eps (float, optional): Largest change of a pixel by the adaptive
             attack, in [0, 1] units. Default: 2/255
         adaptive_steps (int, optional): Steps of the adaptive attack. Default: 10
+        random_sets (int, optional): Largest number of random sets of units that the
+            sensitive units are compared with; see :func:`captum_pse.masking_test`.
+            With fewer than 40, no comparison is significant. Default: 199
         seed (int, optional): Seed of all random numbers. Default: 0
         batch_size (int, optional): Images in one forward pass. Default: 16
         device (str, optional): Device to compute on. Default: ``"cpu"``
@@ -136,7 +144,8 @@ def study(
         >>> from captum_pse.demo import load_model, make_pairs
         >>> with tempfile.TemporaryDirectory() as out:
         ...     found = study(
-        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32, adaptive_steps=1
+        ...         load_model(), {"pgd": make_pairs(1)}, out, cell=32,
+        ...         adaptive_steps=1, random_sets=9,
         ...     )
         ...     sorted(path.name for path in Path(out, "figures").iterdir())
         ['interpretability.png', 'masking-pgd.png', 'refinement.png', 'types.png']
@@ -155,6 +164,7 @@ def study(
             f"adaptive_eps: got {adaptive_eps}, want more than 0, at most 1"
         )
     adaptive_steps = check_int("adaptive_steps", adaptive_steps, 1)
+    random_sets = check_int("random_sets", random_sets, 1)
     batch_size = check_int("batch_size", batch_size, 1)
     seed = check_int("seed", seed, 0)
     cell = check_optional_int("cell", cell, 1)
@@ -175,6 +185,7 @@ def study(
         score=score,
         adaptive_eps=adaptive_eps,
         adaptive_steps=adaptive_steps,
+        random_sets=random_sets,
         seed=seed,
         batch_size=batch_size,
         device=device,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from captum_pse._statistics import mean_interval
+from captum_pse._statistics import mean_test
 from captum_pse.pixels.result import PixelDecomposition
 
 
@@ -48,13 +48,12 @@ def score_agreement(
 
 
 def agreement_rows(
-    records: Sequence[Sequence[Mapping[str, Any]]], seed: int
+    records: Sequence[Sequence[Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
     """The means over the pairs of an attack, with their intervals.
 
     Args:
         records (sequence): For each pair, the records of :func:`score_agreement`.
-        seed (int): Seed of the bootstrap.
 
     Returns:
         *list[dict]*: ``score``, ``other``, ``groups`` (``"all"`` or
@@ -67,6 +66,6 @@ def agreement_rows(
             found.setdefault(key, []).append(record[groups])
     return [
         {"score": score, "other": other, "groups": groups,
-         **mean_interval(fractions, seed)}
+         **mean_test(fractions).columns()}
         for (score, other, groups), fractions in found.items()
     ]  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from captum_pse._model.score import Score
 from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS
+from captum_pse.units.masking_test import RANDOM_SETS
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Settings:
     score: Score = "logit"
     adaptive_eps: float = ADAPTIVE_EPS
     adaptive_steps: int = ADAPTIVE_STEPS
+    random_sets: int = RANDOM_SETS
     seed: int = 0
     batch_size: int = 16
     device: str = "cpu"

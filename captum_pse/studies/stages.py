@@ -35,12 +35,10 @@ from captum_pse.studies.tables import (
     predictions_match,
 )
 from captum_pse.units.dissection_sensitivity import DissectionSensitivity
-from captum_pse.units.masking_curves import (
-    MaskingCurves,
-    adaptive_pgd,
-    evaluate_masking,
-)
-from captum_pse.units.rankings import unit_rankings, units_in
+from captum_pse.units.masked_accuracy import AdaptiveAttack, adaptive_pgd
+from captum_pse.units.masking_curves import MaskingCurves, evaluate_masking
+from captum_pse.units.masking_test import MaskingTest, Outcome, masking_test
+from captum_pse.units.rankings import order_of, unit_rankings, units_in
 from captum_pse.units.relation import Relation, relate
 from captum_pse.units.sensitivity import UnitSensitivity
 
@@ -85,8 +83,7 @@ class Stages:
 
     def tables(self) -> Tables:
         """All tables of the study, by name."""
-        seed = self.settings.seed
-        tables = pair_tables(self.records, FRACTIONS, seed)
+        tables = pair_tables(self.records, FRACTIONS)
         tables["units"] = [
             {"attack": attack, **row}
             for attack, layers in self.sensitivity.items()
@@ -110,8 +107,12 @@ class Stages:
             for curve in curves
             for row in curve.table()
         ]
-        gains = self.gains_over_random()
-        tables["findings"] = findings(self.records, tables, gains, seed)
+        tables["masking_tests"] = [
+            {"attack": attack, **test.to_record(), "pairs": len(self.studied[attack])}
+            for attack, tests in self.masking_tests.items()
+            for test in tests
+        ]
+        tables["findings"] = findings(self.records, tables, self.masking_tests)
         return tables
 
     def manifest(self) -> Row:
@@ -218,13 +219,7 @@ class Stages:
     @cached_property
     def masking(self) -> dict[str, list[MaskingCurves]]:
         """By attack, the masking curves of each layer."""
-        seed, batch_size = self.settings.seed, self.settings.batch_size
-        attack = partial(
-            adaptive_pgd,
-            eps=self.settings.adaptive_eps,
-            steps=self.settings.adaptive_steps,
-            batch_size=batch_size,
-        )
+        seed = self.settings.seed
 
         def record(name: str, layer: UnitSensitivity, count: int) -> Row:
             dissection = None if self.concepts is None else self.dissection
@@ -237,8 +232,8 @@ class Stages:
                     unit_rankings(layer, dissection),
                     [count],
                     seeds=range(seed, seed + 3),
-                    attack=attack,
-                    batch_size=batch_size,
+                    attack=self._adaptive_attack(),
+                    batch_size=self.settings.batch_size,
                 )
             return curves.to_record()
 
@@ -251,7 +246,7 @@ class Stages:
             for k, layer in enumerate(layers)
             for count in counts(layer)
         }
-        measured = [digest_of(x) for xs in self.sensitivity.values() for x in xs]
+        measured = self._measured()
         if self.concepts is not None:
             measured.append(digest_of(self.dissection))
         found = self._run("masking", tasks, self.records, measured)
@@ -264,29 +259,50 @@ class Stages:
             for name, layers in self.sensitivity.items()
         }
 
-    def gains_over_random(self) -> dict[tuple[str, str], Row]:
-        """By attack and layer, the gain in accuracy of each pair.
+    @cached_property
+    def masking_tests(self) -> dict[str, list[MaskingTest]]:
+        """By attack, the most sensitive units of each layer among random sets, under
+        the stored and the adaptive attack."""
 
-        The gain is the accuracy with the most sensitive units masked minus the accuracy
-        with as many random units masked, for the stored attack (``adversarial``) and
-        the ``adaptive`` one.
-        """
-        gains: dict[tuple[str, str], Row] = {}
-        for attack, layers in self.masking.items():
-            for curves, layer in zip(layers, self.sensitivity[attack], strict=True):
-                units = units_in(TESTED_FRACTION, len(layer))
-                chosen = curves.outcomes["sensitive", units]
-                random = curves.outcomes["random", units]
-                gains[attack, curves.layer] = {
-                    "units": units,
-                    **{
-                        key: [
-                            a - b for a, b in zip(chosen[key], random[key], strict=True)
-                        ]
-                        for key in ("adversarial", "adaptive")
-                    },
-                }
-        return gains
+        def record(name: str, layer: UnitSensitivity, outcome: Outcome) -> Row:
+            units = units_in(TESTED_FRACTION, len(layer))
+            with warnings_in_records():
+                return masking_test(
+                    self.model,
+                    self.studied[name],
+                    layer.layer,
+                    order_of(layer.mean)[:units],
+                    outcome,
+                    sets=self.settings.random_sets,
+                    seed=self.settings.seed,
+                    attack=self._adaptive_attack(),
+                    batch_size=self.settings.batch_size,
+                ).to_record()
+
+        outcomes: tuple[Outcome, ...] = ("adversarial", "adaptive")
+        tasks = {
+            (name, k, outcome): partial(record, name, layer, outcome)
+            for name, layers in self.sensitivity.items()
+            for k, layer in enumerate(layers)
+            for outcome in outcomes
+        }
+        found = self._run("masking-tests", tasks, self.records, self._measured())
+        return {
+            name: [MaskingTest(**r) for (of, *_), r in found.items() if of == name]
+            for name in self.sensitivity
+        }
+
+    def _measured(self) -> list[str]:
+        """The digests of all sensitivities."""
+        return [digest_of(x) for xs in self.sensitivity.values() for x in xs]
+
+    def _adaptive_attack(self) -> AdaptiveAttack:
+        return partial(
+            adaptive_pgd,
+            eps=self.settings.adaptive_eps,
+            steps=self.settings.adaptive_steps,
+            batch_size=self.settings.batch_size,
+        )
 
     def _run(
         self, stage: str, tasks: Mapping[Key, Callable[[], Row]], *depends_on: Any

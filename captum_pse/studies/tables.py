@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from captum_pse._statistics import mean_interval, share_interval, signed_rank
+from captum_pse._statistics import mean_test, share_interval
 from captum_pse.groups.types import TYPE_NAMES
 from captum_pse.pixels.rankings import RANKINGS
 from captum_pse.studies.pair_record import READINGS, WEIGHTS
@@ -33,7 +33,7 @@ def predictions_match(record: Record) -> bool:
 
 
 def pair_tables(
-    records: Mapping[str, Sequence[Record]], fractions: Sequence[float], seed: int
+    records: Mapping[str, Sequence[Record]], fractions: Sequence[float]
 ) -> Tables:
     """The tables of what is measured on each pair, by name.
 
@@ -41,7 +41,6 @@ def pair_tables(
         records (mapping): By attack, one record for each pair; see
             :func:`captum_pse.studies.pair_record.study_pair`.
         fractions (sequence of float): The fractions of the refinements.
-        seed (int): Seed of the bootstrap.
     """
     tables: Tables = {name: [] for name in (
         "attacks", "pairs", "types", "scores", "correlation", "refinement",
@@ -52,12 +51,12 @@ def pair_tables(
         rows = {
             "attacks": [_counts(all_records)],
             "pairs": [_pair(record) for record in all_records],
-            "types": _types(studied, seed),
-            "scores": agreement_rows([record["scores"] for record in studied], seed),
-            "correlation": [_correlation(studied, seed)],
-            "refinement": _refinement(studied, fractions, seed),
-            "smallest_fraction": _smallest_fraction(studied, seed),
-            "interpretability": _interpretability(studied, seed),
+            "types": _types(studied),
+            "scores": agreement_rows([record["scores"] for record in studied]),
+            "correlation": [_correlation(studied)],
+            "refinement": _refinement(studied, fractions),
+            "smallest_fraction": _smallest_fraction(studied),
+            "interpretability": _interpretability(studied),
         }
         for name, added in rows.items():
             tables[name] += [{"attack": attack, **row} for row in added]
@@ -88,26 +87,24 @@ def _pair(record: Record) -> Row:
     }
 
 
-def _types(records: Sequence[Record], seed: int) -> list[Row]:
+def _types(records: Sequence[Record]) -> list[Row]:
     return [
         {
             "groups": weight,
             "type": kind,
-            **mean_interval([r["types"][weight][kind] for r in records], seed),
+            **mean_test([r["types"][weight][kind] for r in records]).columns(),
         }
         for weight in WEIGHTS
         for kind in TYPE_NAMES
     ]
 
 
-def _correlation(records: Sequence[Record], seed: int) -> Row:
-    rho = [record["correlation"] for record in records]
-    return {**mean_interval(rho, seed), "p": signed_rank(rho, seed).p}
+def _correlation(records: Sequence[Record]) -> Row:
+    found = mean_test([record["correlation"] for record in records])
+    return {**found.columns(), "p": found.p}
 
 
-def _refinement(
-    records: Sequence[Record], fractions: Sequence[float], seed: int
-) -> list[Row]:
+def _refinement(records: Sequence[Record], fractions: Sequence[float]) -> list[Row]:
     rows = []
     for ranking in RANKINGS:
         refined = [record["refinement"][ranking] for record in records]
@@ -115,34 +112,34 @@ def _refinement(
             {"kept_by": ranking, "fraction": fraction}
             | _named("reaches", share_interval([r["reaches"][i] for r in refined]))
             | _named("leaves", share_interval([r["leaves"][i] for r in refined]))
-            | _named("L2", mean_interval([r["L2"][i] for r in refined], seed))
+            | _named("L2", mean_test([r["L2"][i] for r in refined]).columns())
             | {"pairs": len(refined)}
             for i, fraction in enumerate(fractions)
         ]
     return rows
 
 
-def _smallest_fraction(records: Sequence[Record], seed: int) -> list[Row]:
+def _smallest_fraction(records: Sequence[Record]) -> list[Row]:
     return [
         {
             "kept_by": ranking,
-            **mean_interval(
-                [r["refinement"][ranking]["smallest_fraction"] for r in records], seed
-            ),
+            **mean_test(
+                [r["refinement"][ranking]["smallest_fraction"] for r in records]
+            ).columns(),
         }
         for ranking in RANKINGS
     ]
 
 
-def _interpretability(records: Sequence[Record], seed: int) -> list[Row]:
+def _interpretability(records: Sequence[Record]) -> list[Row]:
     rows = []
     for reading in READINGS:
         scores = [record["interpretability"][reading] for record in records]
         row: Row = {"reads": reading}
-        for name in ("score", "expected", "lift"):
-            row |= _named(name, mean_interval([s[name] for s in scores], seed))
+        for name in ("score", "expected", "lift", "rank"):
+            row |= _named(name, mean_test([s[name] for s in scores]).columns())
         row["pairs"] = len(scores)
-        row["p"] = signed_rank([s["lift"] - 1 for s in scores], seed).p
+        row["p"] = mean_test([s["rank"] - 0.5 for s in scores]).p
         rows.append(row)
     return rows
 

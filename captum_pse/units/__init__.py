@@ -6,7 +6,9 @@
 - ``rankings``: the values by which units are ranked
 - ``relation``: whether sensitive units are interpretable
 - ``masking``: masks units; ``masked_copy``: a masked copy of a model
-- ``masking_curves``: accuracy as more units are masked, also under adaptive attacks
+- ``masked_accuracy``: predictions with masked units, also under adaptive attacks
+- ``masking_curves``: accuracy as more units are masked
+- ``masking_test``: whether the masked units matter, or only their number
 - ``hardening``: masking as a defence
 - ``figure``: the figures
 """

@@ -14,13 +14,9 @@ from captum_pse._model.checks import check_fraction, check_int
 from captum_pse._model.positions import channel_dim_of
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.units.dissection_sensitivity import DissectionSensitivity
+from captum_pse.units.masked_accuracy import AdaptiveAttack, adaptive_pgd
 from captum_pse.units.masked_copy import masked_copy
-from captum_pse.units.masking_curves import (
-    AdaptiveAttack,
-    MaskingCurves,
-    adaptive_pgd,
-    evaluate_masking,
-)
+from captum_pse.units.masking_curves import MaskingCurves, evaluate_masking
 from captum_pse.units.rankings import units_in
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +13,11 @@ from tqdm.auto import tqdm
 
 from captum_pse._io.saved import SavedResult, renamed
 from captum_pse._model.checks import check_int
-from captum_pse._model.forward import require_eval_batch_norm, run_forward
-from captum_pse._model.layers import Layer
-from captum_pse._model.positions import channel_dim_of
-from captum_pse._model.score import returned_kind
-from captum_pse._model.score_warnings import warn_of_probabilities
-from captum_pse._model.unchanged import unchanged
-from captum_pse._statistics import student_reach, wilson
-from captum_pse.attacks.pgd import ADAPTIVE_EPS, ADAPTIVE_STEPS, targeted_pgd
+from captum_pse._statistics import wilson
 from captum_pse.pairs.pair import AdversarialPair
-from captum_pse.units.masking import MaskMode, UnitRange, mask_units, unit_range
+from captum_pse.units.masked_accuracy import OUTCOMES, AdaptiveAttack, MaskedAccuracy
+from captum_pse.units.masking import MaskMode
+from captum_pse.units.rankings import order_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,8 +70,8 @@ class MaskingCurves(SavedResult):
             the true label on the adversarial input; ``attacked``, it predicts the
             attack label on the adversarial input; with an adaptive attack,
             ``adaptive``, it predicts the true label under that attack. ``<name>_low``
-            and ``<name>_high`` bound a 95 % confidence interval: over seeds for random
-            orders (Student, NaN for one seed), else over pairs (Wilson).
+            and ``<name>_high`` bound the 95 % confidence interval over pairs (Wilson);
+            for random orders, they are the lowest and the highest of the seeds.
         """
         return self._rows
 
@@ -140,14 +134,6 @@ class MaskingCurves(SavedResult):
         return cls.of_record({**settings, "rows": rows, "outcomes": outcomes})
 
 
-#: The outcomes for each pair; ``adaptive`` only with an adaptive attack.
-OUTCOMES = ("clean", "adversarial", "attacked", "adaptive")
-
-#: Adaptive attack: takes a model and pairs, returns adversarial inputs for the model.
-AdaptiveAttack: TypeAlias = Callable[[nn.Module, AdversarialPair], Tensor]
-
-
-@torch.no_grad()
 def evaluate_masking(
     model: nn.Module,
     pairs: AdversarialPair,
@@ -209,14 +195,16 @@ def evaluate_masking(
         >>> [(row["masked"], row["units"], row["clean"]) for row in curves.table()[:2]]
         [('sensitive', 0, 1.0), ('sensitive', 96, 0.25)]
     """
-    batch_size = check_int("batch_size", batch_size, 1)
-    require_eval_batch_norm(model)
-    x, x0, t, t0 = pairs
-    if not isinstance(x, Tensor) or not isinstance(t, Tensor):
-        raise ValueError("pairs: want one input and class labels")
-    channel_dim, n_units = channel_dim_of(model, layer, x0, channel_dim)
-    if attack is not None:
-        warn_of_probabilities(returned_kind(run_forward(model, (x0[:1].clone(),))))
+    accuracy = MaskedAccuracy(
+        model,
+        pairs,
+        layer,
+        attack,
+        mode=mode,
+        channel_dim=channel_dim,
+        batch_size=batch_size,
+    )
+    n_units = accuracy.n_units
     _check_rankings(rankings, n_units, layer)
     counts = [check_int("counts", count) for count in counts]
     if not counts or not all(0 <= count <= n_units for count in counts):
@@ -224,38 +212,15 @@ def evaluate_masking(
     seeds = [check_int("seeds", seed, 0) for seed in seeds]
     if not seeds:
         raise ValueError("seeds: got none, want at least one")
-    ranges: dict[Layer, UnitRange] | None = None
-    if mode != "zero":
-        natural = unit_range(
-            model, layer, x0, channel_dim=channel_dim, batch_size=batch_size
-        )
-        ranges = {layer: natural}
-    orders = {
-        name: [values.argsort(descending=True, stable=True)]
-        for name, values in rankings.items()
-    }
+    orders = {name: [order_of(values)] for name, values in rankings.items()}
     orders["random"] = [
         torch.randperm(n_units, generator=torch.Generator().manual_seed(seed))
         for seed in seeds
     ]
 
-    def predict(inputs: Tensor) -> Tensor:
-        batches = inputs.split(batch_size)
-        scores = [run_forward(model, (batch.clone(),)) for batch in batches]
-        return torch.cat(scores).argmax(dim=1)
-
     @cache  # Several orders may mask the same units: none and all, for example.
     def measure(units: frozenset[int]) -> Tensor:
-        """Which outcomes hold for which pairs, ``(outcomes, pairs)``."""
-        masked: dict[Layer, list[int]] = {layer: sorted(units)}
-        with mask_units(
-            model, masked, mode=mode, ranges=ranges, channel_dim=channel_dim
-        ):
-            predicted = predict(x)
-            found = [predict(x0) == t0, predicted == t0, predicted == t]
-            if attack is not None:
-                found.append(predict(_run_attack(attack, model, pairs)) == t0)
-        return torch.stack(found).double().cpu()
+        return accuracy.outcomes(units)
 
     rows = []
     outcomes = {}
@@ -272,7 +237,7 @@ def evaluate_masking(
         row: dict[str, Any] = {"layer": layer, "masked": ranking, "units": count}
         for name, fractions in zip(names, found.mean(dim=2).unbind(dim=1), strict=True):
             interval = (
-                _interval_over_seeds(fractions)
+                (float(fractions.min()), float(fractions.max()))
                 if ranking == "random"
                 else wilson(round(float(fractions) * len(pairs)), len(pairs))
             )
@@ -293,62 +258,3 @@ def _check_rankings(rankings: Mapping[str, Tensor], n_units: int, layer: str) ->
                 f"rankings: got {name!r} of shape {tuple(values.shape)}, want a number "
                 f"for each of the {n_units} units of {layer}"
             )
-
-
-def _interval_over_seeds(fractions: Tensor) -> tuple[float, float]:
-    """Student's interval of the mean, within [0, 1]; NaN for one seed."""
-    mean = float(fractions.mean())
-    deviation = float(fractions.std()) if len(fractions) > 1 else math.nan
-    reach = student_reach(deviation, len(fractions))
-    return max(mean - reach, 0.0), min(mean + reach, 1.0)
-
-
-def _run_attack(
-    attack: AdaptiveAttack, model: nn.Module, pairs: AdversarialPair
-) -> Tensor:
-    """The inputs that an adaptive attack returns, checked; the model is restored."""
-    with torch.enable_grad(), unchanged(model):
-        found = attack(model, pairs)
-    natural = pairs.natural
-    assert isinstance(natural, Tensor)
-    if isinstance(found, Tensor) and not found.is_floating_point():
-        raise ValueError(f"attack: returned {found.dtype}, want floating-point values")
-    if not isinstance(found, Tensor) or found.shape != natural.shape:
-        kind = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(
-            f"attack: returned {kind}, want a tensor of shape {tuple(natural.shape)}"
-        )
-    if not found.isfinite().all():
-        raise ValueError("attack: returned NaN or infinite values, want finite ones")
-    return found.detach().to(natural)
-
-
-def adaptive_pgd(
-    model: nn.Module,
-    pairs: AdversarialPair,
-    *,
-    eps: float = ADAPTIVE_EPS,
-    steps: int = ADAPTIVE_STEPS,
-    batch_size: int = 16,
-) -> Tensor:
-    """An adaptive attack: targeted PGD on a model, towards the pairs' attack labels.
-
-    Args:
-        model (nn.Module): The masked model.
-        pairs (AdversarialPair): Pairs with natural images in [0, 1] and class labels.
-        eps (float, optional): Largest change of a pixel. Default: 2/255
-        steps (int, optional): Number of steps, of ``2.5 eps / steps`` each. Default: 10
-        batch_size (int, optional): Number of images in one pass. Default: 16
-
-    Returns:
-        *Tensor*: Adversarial images, ``(N, C, H, W)``.
-
-    Raises:
-        ValueError: The images are not in [0, 1].
-    """
-    natural, targets = pairs.natural, pairs.attack_label
-    assert isinstance(natural, Tensor)
-    assert isinstance(targets, Tensor)
-    return targeted_pgd(
-        model, natural, targets, eps=eps, steps=steps, batch_size=batch_size
-    )

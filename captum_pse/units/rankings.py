@@ -33,3 +33,9 @@ def unit_rankings(
 def units_in(fraction: float, n_units: int) -> int:
     """A fraction of the units as a number: at least 1, unless the fraction is 0."""
     return max(1, round(fraction * n_units)) if fraction else 0
+
+
+def order_of(values: Tensor) -> Tensor:
+    """The units in the order of their values ``(K,)``, the largest first; equal ones
+    are ordered by index."""
+    return values.argsort(descending=True, stable=True)

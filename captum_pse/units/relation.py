@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_pse._model.checks import check_int
-from captum_pse._statistics import adjusted, enrichment, rank_correlation_test
+from captum_pse._statistics import (
+    adjusted,
+    enrichment,
+    partial_rank_correlation_test,
+    rank_correlation_test,
+)
 from captum_pse.dissection.result import Dissection
 from captum_pse.units.sensitivity import UnitSensitivity
 
@@ -70,10 +75,10 @@ class Relation:
             *list[dict]*: ``layer``; the numbers of ``units``, ``detectors`` and
             ``pairs``; ``rho``, Spearman's rank correlation of the units' sensitivity
             and largest IoU, and its permutation ``p``; ``partial_rho`` and
-            ``partial_p``, the same with the activation scale held fixed. ``rho`` and
+            ``partial_p``, the same among units of similar activation scale. ``rho`` and
             ``p`` are NaN if the sensitivity or the IoU is equal for all units;
             ``partial_rho`` and ``partial_p`` also if the scale explains all ranks of
-            one of them.
+            one of them, or if the layer has fewer than 64 units.
         """
         return self._correlations
 
@@ -110,19 +115,18 @@ def relate(
     permutations: int = 9999,
     seed: int = 0,
 ) -> Relation:
-    r"""Tests whether the sensitive units are interpretable.
+    """Tests whether the sensitive units are interpretable.
 
-    Let x, y and z be the ranks of the mean sensitivity of a layer's units, their
-    largest IoU and their activation scale. The partial correlation is
+    ``rho`` is Spearman's rank correlation of the units' mean sensitivity and their
+    largest IoU; its p-value comes from permutations of the units. Both follow the
+    activation scale, so ``partial_rho`` compares units of similar scale: the residuals
+    of the ranks after a linear regression on the rank of the scale and on strata of 12
+    units of similar scale. Its p-value comes from permutations within the strata, and
+    needs a layer of at least 64 units. Both tests are two-sided. Signed sensitivities
+    (norm ``"mean"``) enter as absolute values.
 
-    .. math::
-        \rho_{xy \cdot z} = \frac{\rho_{xy} - \rho_{xz} \rho_{yz}}
-        {\sqrt{(1 - \rho_{xz}^2)(1 - \rho_{yz}^2)}},
-
-    the correlation of the residuals of x and y after regressing out z. The p-value of
-    rho comes from permutations of x, and that of the partial correlation from
-    permutations of the residuals of x. Both are two-sided. Signed
-    sensitivities (norm ``"mean"``) enter as absolute values.
+    The enrichment is exact and discrete: with few detectors, p is below 0.05 in fewer
+    than 5 % of the layers without a relation.
 
     Source: the question is from Xu et al., arXiv:1904.02057; detectors and IoU are from
     Bau et al., "Network Dissection", CVPR 2017.
@@ -231,7 +235,7 @@ def _correlations(
     size: Array, iou: Array, scale: Array, permutations: int, rng: np.random.Generator
 ) -> dict[str, float]:
     rho, p = rank_correlation_test(size, iou, permutations, rng)
-    partial_rho, partial_p = rank_correlation_test(
-        size, iou, permutations, rng, given=scale
+    partial_rho, partial_p = partial_rank_correlation_test(
+        size, iou, scale, permutations, rng
     )
     return {"rho": rho, "p": p, "partial_rho": partial_rho, "partial_p": partial_p}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm, rankdata, spearmanr
+from scipy.stats import spearmanr
 from torch import nn
 
 from captum_pse import (
@@ -31,12 +31,7 @@ from captum_pse import (
     study,
 )
 from captum_pse._io.tasks import run_tasks
-from captum_pse._statistics import (
-    mean_interval,
-    rank_correlation,
-    share_interval,
-    signed_rank,
-)
+from captum_pse._statistics import MIN_PAIRS, pairs_needed
 from captum_pse.cli import main
 from captum_pse.cli.models import load_model as load_named
 from captum_pse.demo import SceneConcepts, load_model, make_pairs
@@ -50,10 +45,13 @@ from captum_pse.studies.findings import findings, sentence
 from captum_pse.studies.pair_record import type_shares
 from captum_pse.studies.settings import Settings
 from captum_pse.studies.tables import pair_tables
+from captum_pse.units.masking_test import MaskingTest
 
 ROOT = Path(__file__).parents[2]
 LAYER = "features.conv4"
-OPTIONS = {"layers": [LAYER], "layer": LAYER, "cell": 32, "adaptive_steps": 1}
+OPTIONS = {
+    "layers": [LAYER], "layer": LAYER, "cell": 32, "adaptive_steps": 1, "random_sets": 3
+}  # fmt: skip
 
 
 def small_study(out, attacks=None, **options):
@@ -113,7 +111,7 @@ def test_pair_tables_equal_the_results_of_the_classes(whole, tmp_path):
     ):
         row = only(tables["interpretability"], reads=reads)
         found = regions.interpretability(which)
-        for name in ("score", "expected", "lift"):
+        for name in ("score", "expected", "lift", "rank"):
             want = float(getattr(found, name).mean())
             assert row[name] == pytest.approx(want, abs=1e-5)
     refined = refine_pairs(model, pairs, tmp_path, cell=16, layer=LAYER)
@@ -169,13 +167,13 @@ UNREADABLE = {
     "no tables": ('{"manifest": {}}', "out: .* is damaged .'tables'"),
     "no study": ('{"tables": {}, "manifest": {}}', "was not written by captum_pse"),
     "too few tables": (
-        '{"tables": {"attacks": []}, "manifest": {"format": "captum_pse.Study/2"}}',
+        '{"tables": {"attacks": []}, "manifest": {"format": "captum_pse.Study/3"}}',
         "out: .* lacks the table 'correlation'",
     ),
     "a later one": (
         '{"tables": {}, "manifest": '
         '{"format": "captum_pse.Study/9", "captum_pse": "3"}}',
-        "has the format captum_pse.Study/9, written by captum_pse 3, want .*Study/2",
+        "has the format captum_pse.Study/9, written by captum_pse 3, want .*Study/3",
     ),
 }
 
@@ -263,7 +261,7 @@ def test_two_processes_give_the_same_files(tmp_path, no_pictures, one_thread):
     make_pairs(2).save(tmp_path / "pgd.npz")
     command = [
         *("study", "--model", "captum_pse.demo:load_model", "--cell", "32"),
-        *("--layers", LAYER, "--adaptive-steps", "1"),
+        *("--layers", LAYER, "--adaptive-steps", "1", "--random-sets", "3"),
         *("--pairs", str(tmp_path / "pgd.npz"), "--out"),
     ]
     assert main([*command, str(tmp_path / "out1")]) == 0
@@ -459,97 +457,26 @@ def test_type_shares():
     }  # fmt: skip
     nothing = type_shares(np.zeros(2), np.full(2, 2.0))
     assert nothing["by_effect"]["balanced"] is None
-    assert np.isnan(rank_correlation(np.zeros(3), np.arange(3.0)))
-
-
-@pytest.mark.parametrize(
-    ("values", "wanted"),
-    [
-        ([], (None, None, None, 0)),
-        ([None, math.nan], (None, None, None, 0)),
-        ([2.0, None], (2.0, None, None, 1)),
-        ([1.0, 2.0, 3.0, 4.0, 5.0, math.nan], (3.0, None, None, 5)),
-        ([1.0] * 6, (1.0, 1.0, 1.0, 6)),
-    ],
-)
-def test_mean_interval_where_there_is_little(values, wanted):
-    found = mean_interval(values, 0)
-    assert tuple(found[k] for k in ("mean", "low", "high", "pairs")) == wanted
-
-
-def test_mean_interval_covers_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    samples = rng.exponential(size=(150, 40))
-    hits = 0
-    for sample in samples:
-        found = mean_interval(sample, 1)
-        hits += found["low"] <= 1 <= found["high"]
-    assert 0.86 <= hits / len(samples) <= 0.99
-
-
-def test_share_interval():
-    """Wilson's, by its formula; pairs that all agree have one, too."""
-    for k, n in ((6, 6), (3, 10)):
-        found = share_interval([1.0] * k + [0.0] * (n - k))
-        z, share = norm.ppf(0.975), k / n
-        centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-        reach = (
-            z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / 4 / n**2)
-        )
-        assert found["mean"] == share
-        assert found["low"] == pytest.approx(centre - reach)
-        assert found["high"] == pytest.approx(centre + reach)
-    assert share_interval([1.0])["low"] is None
-
-
-def exact_p(values):
-    """All signs, by hand."""
-    moved = np.array([v for v in values if v])
-    ranks = rankdata(np.abs(moved))
-    signs = np.array(list(itertools.product([-1, 1], repeat=len(moved))))
-    sums = signs @ ranks
-    return float((np.abs(sums) >= abs(np.sign(moved) @ ranks) - 1e-9).mean())
-
-
-@pytest.mark.parametrize(
-    ("values", "p", "direction"),
-    [
-        ([1.0, 2.0, 3.0, 4.0, 5.0], None, 0),
-        ([1.0, 2.0, 3.0, 4.0, 5.0, None], None, 0),
-        ([0.0] * 6, 1.0, 0),
-        ([0.0] * 6 + [-0.5], 1.0, -1),
-        ([0.0] * 6 + [0.5, 0.25], 0.5, 1),
-        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2 / 2**6, 1),
-        ([0.1] * 6, 2 / 2**6, 1),
-        ([-0.1] * 5 + [0.0], 2 / 2**5, -1),
-        ([0.1, 0.1, 0.2, -0.1, 0.3, 0.3, -0.2, 0.5], "exact", 1),
-        # The mean says otherwise than the ranks.
-        ([-0.01 - 1e-4 * i for i in range(11)] + [2.0], "exact", -1),
-    ],
-)
-def test_signed_rank(values, p, direction):
-    found = signed_rank(values, 0)
-    wanted = exact_p(values) if p == "exact" else p
-    assert found.p == (wanted if wanted is None else pytest.approx(wanted))
-    assert found.direction == direction
 
 
 # Findings
 
 
-def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
-    """A pair; small differences keep ranks apart."""
+def record(i, rho=0.5, effect=0.2, other=0.5, rank=0.8, types=(0.3, 0.3, 0.4)):
+    """A pair; small differences give the values a spread."""
     shift = 1e-3 * i
-    shares = dict(zip(("suppression", "balanced", "promotion"), types, strict=True))
+    shares = dict(
+        zip(("suppression", "balanced", "promotion"), np.add(types, shift), strict=True)
+    )
     shares["inactive"] = 0.0
     refined = {"reaches": [1.0], "leaves": [1.0], "L2": [1.0]}
-    lifts = {"score": 0.5, "expected": 0.5, "lift": lift + shift}
+    scores = {"score": 0.5, "expected": 0.5, "lift": 1.0, "rank": rank + shift}
     return {
         "pair": str(i),
         "labels": {"natural_agrees": True, "attack_holds": True},
         "types": dict.fromkeys(("all", "above_median", "by_effect"), shares),
         "scores": [],
-        "correlation": rho + shift,
+        "correlation": None if rho is None else rho + shift,
         "refinement": {
             name: {
                 **refined,
@@ -557,8 +484,21 @@ def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
             }
             for name in RANKINGS
         },
-        "interpretability": {"promotion": lifts, "suppression": lifts},
-    }  # fmt: skip
+        "interpretability": {"promotion": scores, "suppression": scores},
+    }
+
+
+def verdicts(records, relation=(), masking_tests=()):
+    sets = {"a": records}
+    tables = pair_tables(sets, [1.0])
+    tables["relation"] = [{"attack": "a", **row} for row in relation]
+    rows = findings(sets, tables, {"a": masking_tests})
+    assert all(row["p_adjusted"] >= row["p"] for row in rows if row["p"] is not None)
+    assert all("nan" not in sentence(row) for row in rows)
+    assert all(
+        (row["why"] is None) == (row["verdict"] != "inconclusive") for row in rows
+    )
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -569,40 +509,89 @@ def record(i, rho=0.5, effect=0.2, other=0.5, lift=1.2, types=(0.3, 0.3, 0.4)):
         ({"rho": -0.5}, 12, ["holds", "does not hold", *["holds"] * 4]),
         ({"effect": 0.9, "other": 0.2}, 12,
          ["holds", "holds", *["does not hold"] * 2, *["holds"] * 2]),
-        ({"lift": 0.8}, 12, [*["holds"] * 4, *["does not hold"] * 2]),
+        ({"rank": 0.2}, 12, [*["holds"] * 4, *["does not hold"] * 2]),
         ({"types": (0.01, 0.3, 0.69)}, 12, ["does not hold", *["holds"] * 5]),
+        # Significant, and too small to count.
+        ({"rho": 0.05}, 12, ["holds", "inconclusive", *["holds"] * 4]),
     ],
 )  # fmt: skip
 def test_verdicts(changed, n, wanted):
-    sets = {"a": [record(i, **changed) for i in range(n)]}
-    rows = findings(sets, pair_tables(sets, [1.0], 0), {}, 0)
+    rows = verdicts([record(i, **changed) for i in range(n)])
     assert [row["verdict"] for row in rows] == wanted
 
 
+def spread(n, **means):
+    """Pairs whose values vary by 0.3 about a mean that is too small to be found."""
+    return [
+        record(i, **{name: mean + 0.3 * (-1) ** i for name, mean in means.items()})
+        for i in range(n)
+    ]
+
+
+WHY = {
+    "too few pairs": (
+        [record(i) for i in range(4)],
+        r"too few pairs: got 4, want .* 6",
+    ),
+    "undefined": (
+        [record(i, rho=None) for i in range(9)],
+        r"undefined in 9 of 9 pairs: \|delta\| or the effect is the same in all groups",
+    ),
+    "no effect": (
+        [record(i, rho=0.001 * (-1) ** i) for i in range(12)],
+        "no effect that counts: less than 0.1",
+    ),
+    "small": ([record(i, rho=0.05) for i in range(12)], "no effect that counts"),
+    "no power": (
+        spread(8, rho=0.1),
+        r"for an effect of 0.1\d*, about \d+ pairs would be",
+    ),
+}
+
+
+@pytest.mark.parametrize(("records", "why"), WHY.values(), ids=WHY)
+def test_why_nothing_is_concluded(records, why):
+    row = verdicts(records)[1]
+    assert row["finding"] == "groups with larger perturbations have larger effects"
+    assert row["verdict"] == "inconclusive"
+    assert re.search(why, row["why"])
+    assert row["why"] in sentence(row)
+
+
+def test_the_pairs_that_would_be_enough():
+    """At the level that the adjusted p-value sets."""
+    records = spread(8, rho=0.1)
+    row = verdicts(records)[1]
+    deviation = np.std([r["correlation"] for r in records], ddof=1)
+    level = 0.05 * row["p"] / row["p_adjusted"]
+    wanted = pairs_needed(row["value"], deviation, level)
+    assert f"about {wanted} pairs" in row["why"]
+
+
+def masked(outcome, difference, p):
+    return MaskingTest("l", outcome, 3, 0.4 + difference, 0.4, 199, p)
+
+
 @pytest.mark.parametrize(
-    ("rho", "p", "gains", "wanted"),
+    ("rho", "p", "difference", "wanted"),
     [
         (0.6, 1e-4, 0.5, ["holds", "holds", "holds", "inconclusive"]),
         (-0.6, 1e-4, -0.5, ["does not hold"] * 3 + ["inconclusive"]),
         (0.1, 0.5, 0.0, ["inconclusive"] * 4),
         (math.nan, math.nan, 0.0, ["inconclusive"] * 4),
+        # Significant, and too small to count.
+        (0.05, 1e-4, 0.01, ["inconclusive"] * 4),
     ],
 )
-def test_verdicts_on_units(rho, p, gains, wanted):
-    sets = {"a": [record(i) for i in range(12)]}
-    tables = pair_tables(sets, [1.0], 0)
-    tables["relation"] = [
-        {"attack": "a", "layer": "l", "pairs": 12, "rho": rho, "p": p,
-         "partial_rho": rho, "partial_p": p}
-    ]  # fmt: skip
-    masked = {
-        ("a", "l"): {"units": 3, "adversarial": [gains] * 12, "adaptive": [0.0] * 12},
-        ("b", "l"): {"units": 3, "adversarial": [1.0] * 12, "adaptive": [1.0] * 12},
-    }
-    rows = findings(sets, tables, masked, 0)
+def test_verdicts_on_units(rho, p, difference, wanted):
+    relation = {"layer": "l", "units": 96, "pairs": 12, "rho": rho, "p": p,
+                "partial_rho": rho, "partial_p": p}  # fmt: skip
+    tests = [masked("adversarial", difference, 1e-3), masked("adaptive", 0.3, 0.9)]
+    records = [record(i) for i in range(12)]
+    rows = verdicts(records, [relation], tests)
     assert [row["verdict"] for row in rows[6:]] == wanted
-    assert all(row["p_adjusted"] >= row["p"] for row in rows if row["p"] is not None)
-    assert all("nan" not in sentence(row) for row in rows)
+    few = verdicts(records[: MIN_PAIRS - 1], [relation | {"pairs": 5}], tests)
+    assert {row["verdict"] for row in few} == {"inconclusive"}
 
 
 # Tasks

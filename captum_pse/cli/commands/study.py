@@ -13,6 +13,7 @@ from captum_pse.cli.registry import command
 from captum_pse.pairs.pair import AdversarialPair
 from captum_pse.studies.result import Study
 from captum_pse.studies.run import PARTIAL
+from captum_pse.units.masking_test import RANDOM_SETS
 
 
 def _attacks(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,13 @@ def _attacks(parser: argparse.ArgumentParser) -> None:
         type=arguments.positive_int,
         default=ADAPTIVE_STEPS,
         help=f"steps of the adaptive attack (default: {ADAPTIVE_STEPS})",
+    )
+    parser.add_argument(
+        "--random-sets",
+        type=arguments.positive_int,
+        default=RANDOM_SETS,
+        help="largest number of random sets of units that masked sensitive units are "
+        f"compared with (default: {RANDOM_SETS})",
     )
     parser.add_argument(
         "--seed",
@@ -91,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
             score=args.score,
             adaptive_eps=args.adaptive_eps,
             adaptive_steps=args.adaptive_steps,
+            random_sets=args.random_sets,
             seed=args.seed,
             batch_size=args.batch_size,
             device=device,

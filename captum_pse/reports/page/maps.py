@@ -105,4 +105,4 @@ def _score(result: RegionDecomposition, which: str, example: int) -> str:
         return ""
     found = result.interpretability(which)  # type: ignore[arg-type]
     score, lift = float(found.score[example]), float(found.lift[example])
-    return f"interpretability score {score:.2f}, {lift:.2f} times a random mask's"
+    return f"interpretability score {score:.2f}, {lift:.2f} times a shifted mask's"
