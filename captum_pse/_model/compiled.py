@@ -1,7 +1,6 @@
 """Models compiled by ``torch.compile``, as they were before.
 
-Compiled code runs without the hooks of the modules in it, or with those that were there
-when it was compiled.
+Compiled code runs without the hooks that its modules got after it was compiled.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def is_compiled(module: nn.Module) -> bool:
 def uncompiled() -> Iterator[None]:
     """Within the block, compiled code runs as it is written, in all threads.
 
-    Nothing is compiled either: it would keep the hooks of the block.
+    Nothing is compiled either: it would be compiled with the hooks of the block.
     """
     # What is not loaded has compiled nothing, and takes seconds to load.
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
