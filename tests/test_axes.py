@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -194,13 +195,19 @@ def masked(**options: Any) -> Any:
 
 
 def hardened(**options: Any) -> Any:
-    pairs = pse.AdversarialPair(X[:2], X0[:2], 0, 1)
-    judge = pse.AdversarialPair(X[2:], X0[2:], 0, 1)
+    """Without its units, the model predicts the true label 2, with them another one."""
+    model = copy.deepcopy(swin())
+    with torch.no_grad():
+        model.head.bias += torch.tensor([0, 0, 1e-3])
+    pairs, judge = (
+        pse.AdversarialPair(X[rows], X0[rows], 0, 2)
+        for rows in (slice(0, 2), slice(2, 4))
+    )
     found = pse.harden(
-        swin(), "features.2", pairs, judge, attack=attack, counts=[2], max_loss=1,
-        **options
-    )  # fmt: skip
-    return [row["units"] for row in found.table()], found.units, found.model(X)
+        model, "features.2", pairs, judge, attack=attack, counts=[16], **options
+    )
+    assert found.units == tuple(range(16))
+    return found.model(X)
 
 
 def evaluated(**options: Any) -> Any:
