@@ -84,6 +84,12 @@ def masking(**options: Any) -> pse.MaskingCurves:
     return pse.evaluate_masking(net(), pairs(), "0", ranking, **given)
 
 
+def masking_test(**options: Any) -> pse.MaskingTest:
+    return pse.masking_test(
+        net(), pairs(), "0", torch.tensor([0]), **{"sets": 2, **options}
+    )
+
+
 def masked(units: Any = (0,), **options: Any) -> torch.Tensor:
     with pse.mask_units(net(), {"0": units}, **options) as model:
         scores: torch.Tensor = model(X)
@@ -179,6 +185,11 @@ CASES: dict[str, dict[str, Case]] = {
             partial(pse.PromotionSuppression(net()).attribute, X, X0, 0, 1), 1
         )
     },
+    "PromotionSuppression.decompose_by_score": {
+        "perturbations_per_eval": Case(
+            partial(pse.PromotionSuppression(net()).decompose_by_score, X, X0, 0, 1), 1
+        )
+    },
     "PromotionSuppression.decompose": {
         "perturbations_per_eval": Case(
             partial(pse.PromotionSuppression(net()).decompose, X, X0, 0, 1), 1
@@ -209,6 +220,12 @@ CASES: dict[str, dict[str, Case]] = {
         "seeds": Case(masking, sequence=True),
         "channel_dim": Case(masking, None),
         "batch_size": Case(masking, 1),
+    },
+    "masking_test": {
+        "sets": Case(masking_test, 1),
+        "seed": Case(masking_test, 0),
+        "channel_dim": Case(masking_test, None),
+        "batch_size": Case(masking_test, 1),
     },
     "grid_mask": {
         "size": Case(partial(pse.grid_mask, cell=1), 1, 2, True),
@@ -301,10 +318,12 @@ def related(**options: Any) -> pse.Relation:
 
 
 #: Checked below, apart: a run that is accepted writes files.
-STUDY = {"cell": 1, "adaptive_steps": 1, "seed": 0, "batch_size": 1}
+STUDY = {
+    "cell": 1, "adaptive_steps": 1, "random_sets": 1, "seed": 0, "batch_size": 1
+}  # fmt: skip
 #: No arguments: fields of results, items of data sets of files, a protocol.
 NOT_ARGUMENTS = re.compile(
-    r"(Agreement|Dissection|Hardened|MaskingCurves|UnitDecomposition|UnitSensitivity"
+    r"(Agreement|Dissection|Hardened|MaskingCurves|MaskingTest|UnitDecomposition|UnitSensitivity"
     r"|RegionDecomposition)"
     r"\.__init__|(Broden|Segmentation|Folder)Concepts\.__getitem__"
     r"|ConceptDataset|(ConceptSample|Concept)\.__new__"

@@ -82,8 +82,9 @@ def interpretability_score(
     What a score is by chance depends on the area of the mask and on how even delta is.
     So the score is compared with those of all cyclic shifts of the mask over the
     positions, which keep the structure of mask and delta. Features ``(N, F)`` are
-    shifted in their order. A constant map, like a constant ``|delta|``, has lift 1 and
-    rank 0.5.
+    shifted in their order. Maps in the shape of delta are read as ``(N, C, ...)``, and
+    all channels are shifted together. A constant map, like a constant ``|delta|``, has
+    lift 1 and rank 0.5.
 
     Source: Xu et al., arXiv:1904.02057; the comparison with shifts is this package's.
 
@@ -141,14 +142,13 @@ def _among_shifts(mask: Tensor, delta: Tensor) -> tuple[float, float]:
     not shifted.
 
     Args:
-        mask (Tensor): bool, ``(C or 1, ...)`` or ``(F,)``.
-        delta (Tensor): The perturbation, ``(C, ...)`` or ``(F,)``.
+        mask (Tensor): bool, in the shape of delta, or with 1 in place of its channels.
+        delta (Tensor): The perturbation, ``(C, ...)``, ``(T, F)`` or ``(F,)``.
     """
     mask, energy = mask.cpu().double(), delta.detach().cpu().double().square()
-    if mask.dim() == 1:
-        mask, energy = mask.unsqueeze(0), energy.unsqueeze(0)
-    elif len(mask) == 1:
-        energy = energy.sum(dim=0, keepdim=True)
+    if mask.dim() == 1 or mask.shape != energy.shape:
+        # One mask for all channels, whose dimension may now be any.
+        mask, energy = mask.unsqueeze(0), energy.sum_to_size(mask.shape).unsqueeze(0)
     if not energy.any():
         return math.nan, math.nan
     axes = tuple(range(1, mask.dim()))

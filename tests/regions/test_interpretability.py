@@ -58,6 +58,7 @@ def rank(scores, same=1e-6):
 SHAPES = {
     "features": ((2, 7), (2, 7)),
     "sequences": ((2, 1, 9), (2, 3, 9)),
+    "embeddings": ((2, 9, 1), (2, 9, 3)),
     "attributions of images": ((2, 3, 4, 5), (2, 3, 4, 5)),
     "volumes": ((2, 1, 3, 4, 2), (2, 2, 3, 4, 2)),
 }
@@ -68,9 +69,9 @@ def test_shifts_of_other_shapes(maps, delta):
     maps, delta = torch.randn(maps), torch.randn(delta)
     result = interpretability_score(maps, delta)
     for n in range(2):
-        mask, change = result.mask[n].numpy(), delta[n].numpy()
-        if mask.ndim == 1:
-            mask, change = mask[None], change[None]
+        mask, change = map(np.atleast_2d, (result.mask[n].numpy(), delta[n].numpy()))
+        if mask.shape[-1] == 1:
+            mask, change = mask.T, change.T
         scores = shifted_scores(mask, change)
         assert float(result.score[n]) == pytest.approx(scores[0], rel=1e-5)
         assert float(result.expected[n]) == pytest.approx(scores.mean(), rel=1e-5)
