@@ -166,6 +166,9 @@ class StructuredAttack(Perturbation):
                 label of the model, its scores are not ``(N, classes)``,
                 ``feature_mask`` does not fit, or another argument is out of range; the
                 message names the argument.
+
+        Warns:
+            ProbabilityWarning: The model returns probabilities instead of logits.
         """
         settings = {
             "epsilon": epsilon, "group_weight": group_weight, "l2_weight": l2_weight,

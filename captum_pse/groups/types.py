@@ -1,7 +1,7 @@
 """The types of groups: their names, and how promotion and suppression define them.
 
 All functions are element-wise. ``promotion`` and ``suppression`` are at least 0, in
-units of the model's scores (logits).
+units of the model's scores.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Promotion and suppression of at most ``EPS`` logits count as none.
+#: Promotion and suppression of at most ``EPS``, in score units, count as none.
 EPS = 1e-3
 #: A group is dominated if the absolute value of its ratio exceeds this many octaves.
 DOMINANCE = 1.0

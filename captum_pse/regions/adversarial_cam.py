@@ -63,7 +63,8 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
       where g is the gradient of the score of c with respect to ``A_k`` and ``alpha_ij =
       g_ij^2 / (2 g_ij^2 + g_ij^3 sum(A_k))``, with 0/0 = 0. This is equation 19 of the
       paper for a score that is piecewise linear in ``A``, without the factor that all
-      units share.
+      units share. Log-probabilities are not piecewise linear: for them it is an
+      approximation.
 
     All four maps take one forward pass over ``x0`` and ``x'`` together, and for the
     gradient methods two gradients at the layer. The model is not modified, and

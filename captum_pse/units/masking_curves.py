@@ -183,6 +183,10 @@ def evaluate_masking(
             other than classes; there is no such layer or mode; or the attack does not
             return finite values in the inputs' shape.
 
+    Warns:
+        ProbabilityWarning: An attack is given, and the model returns probabilities,
+            whose gradients are near 0.
+
     Examples::
 
         >>> from captum_pse import DissectionSensitivity
