@@ -2,67 +2,64 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from captum_pse._model.axes import UnitAxes
-from captum_pse._model.hooks import LOCK
+from captum_pse._model.hooks import thread_hooks
 
 
-class FollowedPasses(threading.local):
-    """The passes through a model, or through parts of it, in this thread.
+class FollowedPasses:
+    """The passes of this thread through a model, or through parts of it.
+
+    Args:
+        is_wanted (Callable): Returns whether the pass that begins is to be followed.
 
     Attributes:
         axes (UnitAxes, optional): Those of the last pass; None if it is not followed.
-        inputs (list[Tensor]): What the last pass was called with.
+        inputs (list[Tensor]): What the last pass was called with, if it is followed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_wanted: Callable[[], bool]) -> None:
         self.axes: UnitAxes | None = None
         self.inputs: list[Tensor] = []
+        self._is_wanted = is_wanted
         self._depth = 0
 
-    def enter(self, args: Any, followed: bool) -> None:
-        """A module begins."""
+    @contextmanager
+    def through(self, model: nn.Module) -> Iterator[None]:
+        """Follows the passes through a model that begin within the block, until they
+        are no longer wanted."""
+        if not self._is_wanted():
+            yield
+            return
+        # TorchScript takes no hooks.
+        modules = [
+            m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)
+        ]
+        enter = [(module.register_forward_pre_hook, self._enter) for module in modules]
+        leave = [
+            (partial(module.register_forward_hook, always_call=True), self._leave)
+            for module in modules
+        ]
+        with thread_hooks([*enter, *leave]) as self._remove_hooks:
+            yield
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
         if self._depth == 0:
+            followed = self._is_wanted()
             self.inputs = [x for x in args if followed and isinstance(x, Tensor)]
             self.axes = UnitAxes().__enter__() if followed else None
         self._depth += 1
 
-    def leave(self) -> None:
-        """A module ends."""
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self._depth -= 1
         if self._depth == 0 and self.axes is not None:
             self.axes.__exit__(None, None, None)
-
-
-@contextmanager
-def follow_passes(
-    model: nn.Module, is_wanted: Callable[[], bool]
-) -> Iterator[FollowedPasses]:
-    """Follows the axes in the passes of this thread through a model, or through parts
-    of it, that begin within the block while ``is_wanted`` returns True."""
-    passes, handles, thread = FollowedPasses(), [], threading.get_ident()
-
-    def enter(module: nn.Module, args: Any) -> None:
-        passes.enter(args, threading.get_ident() == thread and is_wanted())
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        passes.leave()
-
-    try:
-        with LOCK:
-            for module in model.modules():
-                handles += [
-                    module.register_forward_pre_hook(enter),
-                    module.register_forward_hook(leave, always_call=True),
-                ]
-        yield passes
-    finally:
-        with LOCK:
-            for handle in handles:
-                handle.remove()
+        if self._depth == 0 and not self._is_wanted():
+            self._remove_hooks()

@@ -50,11 +50,11 @@ def _act(hooks: frozenset[_ThreadHook]) -> None:
 class _ThreadHook:
     """A hook that acts where it is among :func:`_acting`."""
 
-    def __init__(self, hook: Hook) -> None:
+    def __init__(self, hook: Callable[..., Any]) -> None:
         self._hook = hook
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self._hook(module, args, output) if self in _acting() else None
+    def __call__(self, *args: Any) -> Any:
+        return self._hook(*args) if self in _acting() else None
 
     def __deepcopy__(self, memo: Any) -> _ThreadHook:
         # A copy of the model, made within the block, is as the model until its end.
@@ -75,19 +75,40 @@ def forward_hooks(
         ValueError: The layers of the model cannot take hooks.
     """
     _check_takes_hooks(forward_func, [layer for layer, _ in hooks])
-    handles, ours = [], [_ThreadHook(hook) for _, hook in hooks]
-    try:
-        with LOCK:
-            for (layer, _), hook in zip(hooks, ours, strict=True):
-                handles.append(layer.register_forward_hook(hook))
-        _act(_acting().union(ours))
-        with uncompiled():
-            yield
-    finally:
+    registered = [(layer.register_forward_hook, hook) for layer, hook in hooks]
+    with thread_hooks(registered), uncompiled():
+        yield
+
+
+@contextmanager
+def thread_hooks(
+    hooks: Sequence[tuple[Callable[..., Any], Callable[..., Any]]],
+) -> Iterator[Callable[[], None]]:
+    """Hooks of any kind within a ``with`` block, which act in this thread only.
+
+    Args:
+        hooks (sequence): Methods of modules that register a hook, each with its hook.
+
+    Yields:
+        *Callable*: Removes the hooks before the end of the block.
+    """
+    handles: list[Any] = []
+    ours = [_ThreadHook(hook) for _, hook in hooks]
+
+    def remove() -> None:
         _act(_acting().difference(ours))
         with LOCK:
             for handle in handles:
                 handle.remove()
+
+    try:
+        with LOCK:
+            for (register, _), hook in zip(hooks, ours, strict=True):
+                handles.append(register(hook))
+        _act(_acting().union(ours))
+        yield remove
+    finally:
+        remove()
 
 
 def acting_hooks(module: nn.Module) -> list[Any]:
@@ -99,11 +120,12 @@ def acting_hooks(module: nn.Module) -> list[Any]:
 
 
 def remove_hooks(model: nn.Module) -> None:
-    """Removes the hooks of :func:`forward_hooks` from a copy of a model."""
+    """Removes the hooks of :func:`thread_hooks` from a copy of a model."""
     for module in model.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if isinstance(hook, _ThreadHook):
-                del module._forward_hooks[key]
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(hook, _ThreadHook):
+                    del hooks[key]
 
 
 def _check_takes_hooks(forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_pse._model.activations import scores_and_activations
 from captum_pse._model.checks import check_choice, check_int, check_integers
-from captum_pse._model.followed_passes import FollowedPasses, follow_passes
+from captum_pse._model.followed_passes import FollowedPasses
 from captum_pse._model.hooks import forward_hooks
 from captum_pse._model.layers import Layer, find_layer
 from captum_pse._model.positions import Positions, channel_dim_of, check_channel_dim
@@ -169,7 +169,9 @@ def mask_units(
     #: The dimension of the units, from the first pass through each layer.
     found: dict[Layer, int] = {}
 
-    def hook(key: Layer, chosen: Tensor, passes: FollowedPasses) -> Any:
+    passes = FollowedPasses(lambda: channel_dim is None and len(found) < len(units))
+
+    def hook(key: Layer, chosen: Tensor) -> Any:
         def change(module: nn.Module, args: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise TypeError(
@@ -200,15 +202,12 @@ def mask_units(
 
         return change
 
-    with follow_passes(
-        model, lambda: channel_dim is None and len(found) < len(units)
-    ) as passes:
-        hooks = [
-            (find_layer(model, key), hook(key, unit_numbers(numbers), passes))
-            for key, numbers in units.items()
-        ]
-        with forward_hooks(model, hooks):
-            yield model
+    hooks = [
+        (find_layer(model, key), hook(key, unit_numbers(numbers)))
+        for key, numbers in units.items()
+    ]
+    with forward_hooks(model, hooks), passes.through(model):
+        yield model
     for key in not_run:
         warnings.warn(
             f"mask_units: {key!r} did not run within the block, in its thread, so none "

@@ -248,10 +248,16 @@ def test_only_hooks_of_this_thread_stop_a_trace():
     with ThreadPoolExecutor(1) as pool:
         masking = pool.submit(masks)
         start.wait()
-        trace(model)
-        end.set()
+        try:
+            trace(model)
+        finally:
+            end.set()
         masking.result()
     with mask_units(model, {"0": [0]}):
+        model(X)
         with pytest.raises(NotTraceableError, match="0 has hooks"):
             trace(model)
+    # The hooks of a leaf act in the traced graph, too.
+    with mask_units(model, {"0.conv": [0]}):
         model(X)
+        trace(model)
