@@ -236,8 +236,9 @@ def partial_rank_correlation_test(
     n = len(x)
     if n < MIN_UNITS:
         return CorrelationTest(math.nan, math.nan)
-    order = np.argsort(given, kind="stable")
-    strata = np.array_split(order, n // STRATUM)
+    # Equal values have no order; drawn by lot, it has nothing to do with x or y.
+    order = np.lexsort((rng.random(n), given))
+    strata = np.array_split(order, 1 if is_constant(given) else n // STRATUM)
     held = np.zeros((n, len(strata) + 1))
     held[:, 0] = centred_ranks(given)
     for k, stratum in enumerate(strata):

@@ -91,6 +91,14 @@ def test_tokens_of_a_vision_transformer():
 
 
 CONV = nn.Conv2d(3, 5, 1)
+
+
+def canvas(y: Tensor) -> Tensor:
+    drawn = y.new_zeros(2, 4, 6, 5)
+    drawn[:] = y
+    return drawn
+
+
 #: Functions of the output of a convolution, (2, 5, 4, 6); where its units are then.
 FOLLOWED: dict[str, tuple[Callable[[Tensor], Any], int | None]] = {
     "itself": (lambda y: y, 1),
@@ -130,6 +138,25 @@ FOLLOWED: dict[str, tuple[Callable[[Tensor], Any], int | None]] = {
     "disagree": (lambda y: y[:, :4, :, :4] + y[:, :4, :, :4].transpose(1, 2), None),
     "einsum": (lambda y: torch.einsum("nchw->nhwc", y), None),
     "stack": (lambda y: torch.stack([y, y], dim=1), None),
+    "squeeze in place": (lambda y: y[:, :, :, :1].squeeze_(3), 1),
+    "transpose in place": (lambda y: y.transpose_(1, 3), 3),
+    "a class token": (
+        lambda y: torch.cat([torch.zeros(2, 1, 5), y.flatten(2).mT], dim=1), 2
+    ),
+    "a canvas": (lambda y: canvas(y.permute(0, 2, 3, 1)), None),
+    "a new axis": (lambda y: y[:, None, ..., 0], None),
+    "one unit": (lambda y: y[:, 0, :, None], None),
+    "some units": (lambda y: y[:, torch.tensor([0, 1])], None),
+    "rot90": (lambda y: torch.rot90(y, 1, (1, 3)), None),
+    "warped": (
+        lambda y: F.grid_sample(torch.ones(2, 3, 4, 6), y.permute(0, 2, 3, 1)[..., :2],
+                                align_corners=False), None
+    ),
+    "a sum with the unknown": (lambda y: y + torch.stack([*y]), None),
+    "a sum with a parameter": (lambda y: y + nn.Parameter(torch.ones(2, 5, 4, 6)), 1),
+    "queries and keys": (
+        lambda y: y.flatten(2).mT @ torch.stack([*y.flatten(2)]), None
+    ),
 }  # fmt: skip
 
 
@@ -362,3 +389,62 @@ def test_dimensions_of_other_layers():
         positions.dimension("tokens", torch.zeros(2, 5, 7), None, ())
     given = Positions.of(-1)
     assert given.dimension("tokens", torch.zeros(2, 5, 7), None, ()) == -1
+
+
+class Shared(nn.Module):
+    """Runs one module on maps and on tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv1d(3, 6, 1), nn.Linear(6, 6)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        y = self.act(self.conv(x))
+        return self.act(self.linear(y.mT)).mean(1)
+
+
+def test_a_layer_with_its_units_in_two_dimensions_is_asked_about():
+    message = "channel_dim: got None, and 'act' runs several times"
+    with (
+        pse.mask_units(Shared(), {"act": [0]}) as model,
+        pytest.raises(ValueError, match=message),
+    ):
+        model(torch.rand(2, 3, 6))
+
+
+class Stops(nn.Module):
+    def forward(self, x):
+        raise KeyboardInterrupt
+
+
+def test_a_pass_that_is_interrupted_is_not_followed_any_more():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Stops(), nn.ReLU())
+    with pse.mask_units(model, {"0": [0], "2": [0]}):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                model(X0)
+        del model[1]
+        wanted = model[0](X0).relu()
+        assert torch.equal(model(X0)[:, 1:], wanted[:, 1:])
+    assert not torch.overrides._get_current_function_mode_stack()
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_images_with_their_channels_last_are_asked_about():
+    """If what the model does with them first is not followed."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.conv(torch.einsum("nhwc->nchw", x))
+            return self.head(y.relu().mean((2, 3)))
+
+    sides = X.movedim(1, 3), X0.movedim(1, 3)
+    with pytest.raises(ValueError, match="input_channel_dim: got None for inputs of"):
+        pse.AdversarialCAM(Last(), "conv").attribute(*sides, 0, 1)
+    found = pse.AdversarialCAM(Last(), "conv", input_channel_dim=-1)
+    assert found.attribute(*sides, 0, 1).shape == (4, 32, 32, 1)

@@ -21,15 +21,17 @@ class FollowedPasses:
         is_wanted (Callable): Returns whether the pass that begins is to be followed.
 
     Attributes:
-        axes (UnitAxes, optional): Those of the last pass; None if it is not followed.
-        inputs (list[Tensor]): What the last pass was called with, if it is followed.
+        axes (UnitAxes, optional): Those of the pass that runs; None if it is not
+            followed.
+        inputs (list[Tensor]): What the pass was called with, if it is followed.
     """
 
     def __init__(self, is_wanted: Callable[[], bool]) -> None:
         self.axes: UnitAxes | None = None
         self.inputs: list[Tensor] = []
         self._is_wanted = is_wanted
-        self._depth = 0
+        #: The modules that have begun and not ended.
+        self._running: list[nn.Module] = []
 
     @contextmanager
     def through(self, model: nn.Module) -> Iterator[None]:
@@ -48,18 +50,33 @@ class FollowedPasses:
             for module in modules
         ]
         with thread_hooks([*enter, *leave]) as self._remove_hooks:
-            yield
+            try:
+                yield
+            finally:
+                self._end()
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if self._depth == 0:
+        if module in self._running:
+            # What a KeyboardInterrupt, for example, ends does not leave its modules.
+            self._end()
+        if not self._running:
             followed = self._is_wanted()
             self.inputs = [x for x in args if followed and isinstance(x, Tensor)]
             self.axes = UnitAxes().__enter__() if followed else None
-        self._depth += 1
+        self._running.append(module)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._depth -= 1
-        if self._depth == 0 and self.axes is not None:
+        # A module whose own hook raised before it began was not entered.
+        if module in self._running:
+            del self._running[self._running.index(module) :]
+            if not self._running:
+                self._end()
+
+    def _end(self) -> None:
+        """A pass has ended, or is given up."""
+        self._running.clear()
+        if self.axes is not None:
             self.axes.__exit__(None, None, None)
-        if self._depth == 0 and not self._is_wanted():
+            self.axes = None
+        if not self._is_wanted():
             self._remove_hooks()

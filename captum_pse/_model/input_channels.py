@@ -27,7 +27,8 @@ def input_channels(x: Tensor, given: int | None, axes: UnitAxes | None) -> int |
     """The dimension of an input's channels; the others are the batch and positions.
 
     It is the given one; else that which all layers take as channels that take the
-    input; else, but for inputs ``(N, A, B)``, dimension 1.
+    input; else dimension 1, but for inputs ``(N, A, B)`` and for those that look like
+    images ``(N, H, W, C)``.
 
     Args:
         x (Tensor): The input, ``(N, ...)``.
@@ -35,7 +36,7 @@ def input_channels(x: Tensor, given: int | None, axes: UnitAxes | None) -> int |
         axes (UnitAxes, optional): A pass of the model on the input.
 
     Returns:
-        *int, optional*: At least 1; None for ``(N, A, B)`` if it cannot be told.
+        *int, optional*: At least 1; None if it cannot be told.
 
     Raises:
         ValueError: The input lacks the given dimension.
@@ -48,12 +49,13 @@ def input_channels(x: Tensor, given: int | None, axes: UnitAxes | None) -> int |
             )
         return given % x.dim()
     found = None if axes is None else axes.of_input()
-    return found or (None if x.dim() == 3 else 1)
+    looks_last = x.dim() > 3 and x.shape[-1] in (1, 3, 4) and x.shape[1] > 4
+    return found or (None if x.dim() == 3 or looks_last else 1)
 
 
 def asked_for(x: Tensor) -> ValueError:
     """The error for an input of which :func:`input_channels` cannot be told."""
     return ValueError(
         f"input_channel_dim: got None for inputs of shape {tuple(x.shape)}, want 1 for "
-        "(N, C, T), -1 for (N, T, F)"
+        "(N, C, ...), -1 for (N, ..., C)"
     )

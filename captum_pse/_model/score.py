@@ -74,9 +74,9 @@ def kind_named(name: str) -> ScoreKind:
 def returned_kind(*outputs: Tensor) -> ScoreKind:
     """What a model returns, judged by some of its outputs ``(N, C, ...)``.
 
-    They are probabilities if all values are in [0, 1] and sum to 1 over the classes,
-    and log-probabilities if that is true of their exponentials, up to rounding.
-    Otherwise they are logits.
+    Floating-point outputs are probabilities if all values are in [0, 1] and sum to 1
+    over the classes, and log-probabilities if that is true of their exponentials, up to
+    rounding. Otherwise they are logits.
     """
     if all(_are_probabilities(output.detach()) for output in outputs):
         return PROBABILITY
@@ -86,6 +86,8 @@ def returned_kind(*outputs: Tensor) -> ScoreKind:
 
 
 def _are_probabilities(scores: Tensor) -> bool:
+    if not scores.is_floating_point():
+        return False
     tolerance = _tolerance(scores)
     if not bool(((scores >= 0) & (scores <= 1 + tolerance)).all()):
         return False
@@ -93,6 +95,8 @@ def _are_probabilities(scores: Tensor) -> bool:
 
 
 def _are_log_probabilities(scores: Tensor) -> bool:
+    if not scores.is_floating_point():
+        return False
     tolerance = _tolerance(scores)
     if not bool((scores <= tolerance).all()):
         return False
@@ -100,8 +104,6 @@ def _are_log_probabilities(scores: Tensor) -> bool:
 
 
 def _tolerance(scores: Tensor) -> float:
-    if not scores.is_floating_point():
-        return 0.0
     return max(1e-4, 8 * torch.finfo(scores.dtype).eps)
 
 

@@ -113,7 +113,7 @@ def sentence(row: Row) -> str:
     if row["p_adjusted"] is not None:
         about += f", adjusted p {row['p_adjusted']:.2g}"
     # Studies of older versions do not say why.
-    why = f"; {row['why']}" if row.get("why") else ""
+    why = f"; {row['why']}" if row["why"] else ""
     return f"{row['attack']}: {row['finding']}: {row['verdict']} ({about}{why})"
 
 

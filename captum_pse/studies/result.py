@@ -42,7 +42,7 @@ _RENAMED = {
     "batch": "batch_size",
 }
 #: The verdict of the oldest format that has another name today.
-_OLDER_INCONCLUSIVE = "cannot be told"
+_OLDEST_INCONCLUSIVE = "cannot be told"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,13 +96,14 @@ class Study:
             raise FileNotFoundError(f"out: there is no file {path}")
         try:
             found, is_intact = read_values(path)
-            manifest = found["manifest"]
-            if isinstance(manifest, dict) and manifest.get("format") == _OLDEST:
-                found = _of_older(found)
+            for older, newer in ((_OLDEST, _of_oldest), (_WITHOUT_WHY, _with_why)):
+                manifest = found["manifest"]
+                if isinstance(manifest, dict) and manifest.get("format") == older:
+                    found = newer(found)
             study = cls(found["tables"], found["manifest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged ({error})") from error
-        check_format("out", path, study.manifest, FORMAT, _WITHOUT_WHY)
+        check_format("out", path, study.manifest, FORMAT)
         check_intact("out", path, is_intact)
         if missing := _TABLES - study.tables.keys():
             raise ValueError(f"out: {path} lacks the table {min(missing)!r}")
@@ -143,14 +144,26 @@ class Study:
         return plot_interpretability(tables["interpretability"], tables["correlation"])
 
 
-def _of_older(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A study of the oldest format, with the names of today."""
+def _of_oldest(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A study of the oldest format, with the names of the next one."""
     manifest = {**renamed(found["manifest"], _RENAMED), "format": _WITHOUT_WHY}
     tables = {
         name: [renamed(row, _RENAMED) for row in rows]
         for name, rows in renamed(found["tables"], _RENAMED).items()
     }
     for row in tables["findings"]:
-        if row["verdict"] == _OLDER_INCONCLUSIVE:
+        if row["verdict"] == _OLDEST_INCONCLUSIVE:
             row["verdict"] = INCONCLUSIVE
     return {"manifest": manifest, "tables": tables}
+
+
+def _with_why(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A study of the format before, which ranked no scores among shifts and gave no
+    reasons for its verdicts: None stands for both."""
+    tables = dict(found["tables"])
+    unknown = dict.fromkeys(("rank", "rank_low", "rank_high"))
+    tables["interpretability"] = [row | unknown for row in tables["interpretability"]]
+    tables["findings"] = [
+        row | {"least": None, "why": None} for row in tables["findings"]
+    ]
+    return {"manifest": {**found["manifest"], "format": FORMAT}, "tables": tables}

@@ -166,10 +166,11 @@ def mask_units(
                     f"ranges: got none for {key!r}, want one for mode {mode!r}"
                 )
     not_run, positions = set(units), Positions.of(channel_dim)
-    #: The dimension of the units, from the first pass through each layer.
-    found: dict[Layer, int] = {}
+    #: The dimension of a layer's units in outputs with as many dimensions, from the
+    #: first pass.
+    found: dict[tuple[Layer, int], int] = {}
 
-    passes = FollowedPasses(lambda: channel_dim is None and len(found) < len(units))
+    passes = FollowedPasses(lambda: channel_dim is None and bool(not_run))
 
     def hook(key: Layer, chosen: Tensor) -> Any:
         def change(module: nn.Module, args: Any, output: Any) -> Any:
@@ -178,11 +179,17 @@ def mask_units(
                     f"units: got {type(output).__name__} as the output of {key!r}, "
                     "want one tensor"
                 )
-            if key not in found:
-                found[key] = positions.dimension(
+            run = key, output.dim()
+            if run not in found or passes.axes is not None:
+                dim = positions.dimension(
                     f"{key!r}", output, passes.axes, passes.inputs
                 )
-            dim = found[key]
+                if found.setdefault(run, dim) != dim:
+                    raise ValueError(
+                        f"channel_dim: got None, and {key!r} runs several times, with "
+                        "its units in different dimensions; want one of them"
+                    )
+            dim = found[run]
             check_channel_dim(dim, f"{key!r}", output)
             not_run.discard(key)
             n_units = output.shape[dim]

@@ -42,6 +42,7 @@ OTHER_SETTINGS = {
     "cell": 16,
     "adaptive_eps": 0.01,
     "adaptive_steps": 2,
+    "random_sets": 9,
     "seed": 1,
     "batch_size": 8,
     "device": "cuda",

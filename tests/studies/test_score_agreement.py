@@ -85,7 +85,7 @@ def test_rows_are_means_over_pairs() -> None:
         return [{"score": "a", "other": "b", "all": share, "above_median": above}]
 
     records = [of_pair(i / 10, None if i == 0 else 0.5) for i in range(6)]
-    rows = agreement_rows(records, seed=0)
+    rows = agreement_rows(records)
     assert [(row["groups"], row["pairs"]) for row in rows] == [
         ("all", 6),
         ("above_median", 5),
@@ -94,7 +94,7 @@ def test_rows_are_means_over_pairs() -> None:
     assert rows[0]["low"] < 0.25 < rows[0]["high"]
     assert rows[1]["mean"] == 0.5
     assert rows[1]["low"] is None  # too few pairs
-    assert agreement_rows([[], []], seed=0) == []
+    assert agreement_rows([[], []]) == []
 
 
 def test_all_scores_take_the_passes_of_one() -> None:

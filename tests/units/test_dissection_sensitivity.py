@@ -10,7 +10,7 @@ import pytest
 import torch
 from captum.attr import NoiseTunnel
 from conftest import SmallNet, TwoInputs, state_of
-from scipy.stats import hypergeom, spearmanr, t
+from scipy.stats import hypergeom, rankdata, spearmanr, t
 from torch import Tensor, nn
 
 from captum_pse import (
@@ -404,10 +404,10 @@ def made_sensitivity(mean: Tensor, scale: Tensor) -> UnitSensitivity:
 
 def test_relation_by_scipy():
     rng = np.random.default_rng(3)
-    iou = rng.uniform(0, 0.1, 40).round(3)
-    mean = torch.from_numpy(iou * 3 + rng.normal(size=40) * 0.1).abs()
-    scale = torch.from_numpy(iou * 2 + rng.normal(size=40) * 0.1)
-    categories = rng.choice(["color", "object"], 40).tolist()
+    iou = rng.uniform(0, 0.1, 72).round(3)
+    mean = torch.from_numpy(iou * 3 + rng.normal(size=72) * 0.1).abs()
+    scale = torch.from_numpy(iou * 2 + rng.normal(size=72) * 0.1)
+    categories = rng.choice(["color", "object"], 72).tolist()
     dissection = made_dissection(iou.tolist(), categories)
     relation = relate(
         made_sensitivity(mean, scale), dissection, tops=[20, 5], permutations=1999
@@ -416,8 +416,15 @@ def test_relation_by_scipy():
     wanted = spearmanr(mean, iou)
     assert row["rho"] == pytest.approx(wanted.statistic, abs=1e-12)
     assert row["p"] == pytest.approx(wanted.pvalue, abs=0.01)
-    xz, yz = spearmanr(mean, scale).statistic, spearmanr(iou, scale).statistic
-    partial = (row["rho"] - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
+    # Six strata of twelve units, and the rank of the scale, by least squares.
+    held = np.column_stack([np.zeros((72, 6)), rankdata(scale)])
+    for k, stratum in enumerate(np.split(np.argsort(scale.numpy()), 6)):
+        held[stratum, k] = 1
+    left = [
+        rankdata(values) - held @ np.linalg.lstsq(held, rankdata(values))[0]
+        for values in (mean, iou)
+    ]
+    partial = np.corrcoef(*left)[0, 1]
     assert row["partial_rho"] == pytest.approx(partial, abs=1e-12)
     assert row["detectors"] == (iou > 0.04).sum()
 
@@ -434,7 +441,7 @@ def test_relation_by_scipy():
         assert r["detectors"] == k
         assert r["expected"] == pytest.approx(top * detects.mean())
         tail = sum(
-            hypergeom.pmf(j, 40, detects.sum(), top) for j in range(int(k), top + 1)
+            hypergeom.pmf(j, 72, detects.sum(), top) for j in range(int(k), top + 1)
         )
         assert r["p"] == pytest.approx(tail)
     # Benjamini and Hochberg by hand.
@@ -462,9 +469,9 @@ def test_a_category_without_detectors_is_not_tested():
 
 
 def test_relation_with_itself_and_with_nothing():
-    iou = torch.linspace(0, 0.1, 30).tolist()
-    dissection = made_dissection(iou, ["color"] * 30)
-    constant, growing = torch.ones(30), torch.arange(30.0)
+    iou = torch.linspace(0, 0.1, 72).tolist()
+    dissection = made_dissection(iou, ["color"] * 72)
+    constant, growing = torch.ones(72), torch.arange(72.0)
     (row,) = relate(
         made_sensitivity(growing, constant), dissection, permutations=99
     ).table()
