@@ -598,7 +598,7 @@ WORK = {
         ["dissect", "--layers", "features.conv5", "--concepts", "demo"],
         "captum_pse.reports.dissection.NetworkDissection.dissect",
     ),
-    "study": (["study"], "captum_pse.studies.stages.study_pair"),
+    "study": (["study", "--random-sets", "3"], "captum_pse.studies.stages.study_pair"),
 }
 
 
@@ -665,7 +665,7 @@ def test_a_study_goes_on_after_ctrl_c(tmp_path, demo_pairs, monkeypatch, no_pict
     out, path = tmp_path / "out", tmp_path / "pairs.npz"
     demo_pairs.save(path)
     command = ["study", "--model", MODEL, "--pairs", f"pgd={path}", "--out", str(out)]
-    command += ["--cell", "32", "--adaptive-steps", "1"]
+    command += ["--cell", "32", "--adaptive-steps", "1", "--random-sets", "3"]
     partial = out / ".study-partial"
     code, error = interrupt(command, lambda: any(partial.glob("pairs/*.json")))
     assert code == 130

@@ -35,7 +35,13 @@ WRITERS = {
     ),
     "study": (
         lambda out, more: study(
-            load_model(), {"pgd": make_pairs(1)}, out, cell=32, adaptive_steps=1, **more
+            load_model(),
+            {"pgd": make_pairs(1)},
+            out,
+            cell=32,
+            adaptive_steps=1,
+            random_sets=3,
+            **more,
         ),
         "study.json",
         "format",

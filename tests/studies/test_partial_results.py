@@ -40,6 +40,7 @@ OTHER_SETTINGS = {
     "layers": [LAYER, "features.conv5"],
     "layer": "features.conv5",
     "cell": 16,
+    "score": "centered",
     "adaptive_eps": 0.01,
     "adaptive_steps": 2,
     "random_sets": 9,
