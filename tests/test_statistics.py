@@ -36,9 +36,7 @@ from captum_pse._statistics import (
         ([None, math.nan], (None, None, None, 0)),
         ([2.0, None], (2.0, None, None, 1)),
         ([1.0, 2.0, 3.0, 4.0, 5.0, math.nan], (3.0, None, None, 5)),
-        # One value everywhere says nothing of the spread.
-        ([1.0] * 6, (1.0, None, None, 6)),
-        ([1 - 2.5e-7, 1 - 1e-7, 1.0, 1.0, 1.0, 1.0, 1.0], (1.0, None, None, 7)),
+        ([0.0] * 6, (0.0, None, None, 6)),
     ],
 )
 def test_means_without_an_interval(values, wanted):
@@ -58,8 +56,16 @@ def test_values_without_skewness_have_students_interval_and_test():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_skewed_values_by_the_formula(sign):
-    values = sign * np.array([0.0, 0.1, 0.1, 0.2, 0.3, 0.4, 0.9, 2.5])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0, 0.1, 0.1, 0.2, 0.3, 0.4, 0.9, 2.5],
+        [0.0] * 7 + [0.1, 0.3],
+        [0.0] * 9 + [1.0],
+    ],
+)
+def test_skewed_values_by_the_formula(values, sign):
+    values = sign * np.array(values)
     n, s = len(values), values.std(ddof=1)
     centred = values - values.mean()
     skewness = (centred**3).mean() / (centred**2).mean() ** 1.5
@@ -69,7 +75,7 @@ def test_skewed_values_by_the_formula(sign):
         """The p-value of a mean; the interval holds the means whose p is above 0.05."""
         x, a = (values.mean() - mean) / s * math.sqrt(n), skewness / math.sqrt(n)
         value = x + a * x**2 / 3 + a**2 * x**3 / 27 + a / 6
-        return 2 * t.sf(abs(value), n - 1)
+        return max(2 * t.sf(abs(v), n - 1) for v in (x, value))
 
     found = mean_test(values)
     assert found.p == pytest.approx(p(0))
@@ -86,6 +92,23 @@ def test_an_interval_excludes_0_where_p_is_below_5_percent():
     for _ in range(200):
         found = mean_test(rng.gamma(0.5, size=8) - 0.3)
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_the_interval_is_cut_to_the_possible_values():
+    values = [0.0] * 7 + [0.1, 0.3]
+    free, cut = mean_test(values), mean_test(values, (0, 0.1))
+    assert free.low < 0
+    assert free.high > 0.1
+    assert (cut.low, cut.high, cut.p) == (0, 0.1, free.p)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.4] * 8, [-0.4] * 8, [1 - 2.5e-7, *[1.0] * 7]], ids=str
+)
+def test_equal_values_have_the_sign_test(values):
+    found = mean_test(values)
+    assert found.p == 2 / 2**8
+    assert (found.low, found.high) == (None, None)
 
 
 def test_share_interval():
@@ -114,8 +137,13 @@ def test_pairs_needed_have_the_power():
 
 def test_units_needed_have_the_power():
     n = units_needed(-0.3, 0.05)
-    assert n == 85
-    assert units_needed(0.3, 0.05) == n
+    assert n == units_needed(0.3, 0.05) == 85
+    rng = np.random.default_rng(0)
+    # Of Spearman's rho 0.3, for normal values.
+    r = 2 * math.sin(math.pi / 6 * 0.3)
+    samples = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], size=(400, n))
+    found = [spearmanr(*sample.T).pvalue < 0.05 for sample in samples]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05)
 
 
 # Correlations

@@ -46,7 +46,7 @@ def plot_regions(
     the adversarial image. All four maps share one colour scale. Suppression and
     promotion, in the third column, share another scale, symmetric about 0. Contours
     enclose the masks of the interpretability scores. The titles state these scores and
-    their lift over random masks of the same area.
+    their lift over shifted masks.
 
     Args:
         result (RegionDecomposition): Result on one image input ``(N, C, H, W)``.
@@ -114,7 +114,8 @@ def plot_regions(
             continue
         score = result.interpretability(scored, percentile)  # type: ignore[arg-type]
         text = f"{name}{note}\nIS {score.score[example]:.2f}"
-        text += f", {score.lift[example]:.2f} x a shifted mask's"
+        if not score.lift[example].isnan():
+            text += f", {score.lift[example]:.2f} x a shifted mask's"
         _draw_over(ax, image, values, top, low, text)
         mask = to_numpy(score.mask[example, 0])
         if 0 < mask.mean() < 1:

@@ -34,8 +34,9 @@ class InterpretabilityScore:
             the mask; NaN if delta is 0 everywhere.
         rank (Tensor): ``(N,)``, the fraction of the shifts whose score is lower, in
             [0, 1]; an equal score counts one half. NaN if delta is 0 everywhere. If
-            mask and delta have nothing to do with each other, every rank is equally
-            likely, and the mean is 0.5.
+            the mask could as well be anywhere, every rank is equally likely, and the
+            mean is 0.5. A mask and a delta that both lie in the middle of their images
+            rank higher.
         mask (Tensor): bool, the mask B, of the maps' shape.
 
     Examples::
@@ -146,7 +147,10 @@ def _among_shifts(mask: Tensor, delta: Tensor) -> tuple[float, float]:
         delta (Tensor): The perturbation, ``(C, ...)``, ``(T, F)`` or ``(F,)``.
     """
     mask, energy = mask.cpu().double(), delta.detach().cpu().double().square()
-    if mask.dim() == 1 or mask.shape != energy.shape:
+    if mask.dim() == 2 and mask.shape[1] == 1:
+        # One channel, (T, 1).
+        mask, energy = mask.T, energy.sum(dim=1, keepdim=True).T
+    elif mask.dim() == 1 or mask.shape != energy.shape:
         # One mask for all channels, whose dimension may now be any.
         mask, energy = mask.unsqueeze(0), energy.sum_to_size(mask.shape).unsqueeze(0)
     if not energy.any():

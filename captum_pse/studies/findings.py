@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from captum_pse._statistics import (
     MIN_PAIRS,
+    MIN_UNITS,
     adjusted,
     known,
     mean_test,
@@ -62,8 +63,9 @@ def findings(
     smallest that counts, and has the sign that the paper reports. It ``does not hold``
     if it has the opposite sign. Otherwise, and for fewer than 6 pairs, it is
     ``inconclusive``, and ``why`` says whether for lack of an effect or of pairs.
-    Whether all three types of groups occur is judged by the intervals of their
-    fractions, not by a test.
+    Maps and perturbations that both lie in the middle of the image rank high among
+    shifts, whatever they show. Whether all three types of groups occur is judged by the
+    intervals of their fractions, not by a test.
 
     Args:
         records (mapping): By attack, one record for each pair.
@@ -124,9 +126,9 @@ def _number(value: float | None) -> str:
 def _mean_finding(
     finding: str, about: str, values: Sequence[float | None], least: float, missing: str
 ) -> _Tested:
-    """On one value for each pair, above 0 if the pair agrees with the paper;
-    ``missing`` says why some pairs have no value."""
-    found = mean_test(values)
+    """On one value for each pair, in [-1, 1] and above 0 if the pair agrees with the
+    paper; ``missing`` says why some pairs have no value."""
+    found = mean_test(values, (-1, 1))
     row = {
         "finding": finding,
         "about": about,
@@ -137,19 +139,25 @@ def _mean_finding(
         "p": found.p,
         "pairs": found.pairs,
     }
-    untested = _too_few(len(values)) or "all pairs have the same value"
-    if found.pairs < min(len(values), MIN_PAIRS):
+    untested = _too_few(len(values)) or "the value is 0 in all pairs"
+    if found.pairs < MIN_PAIRS <= len(values):
         absent = len(values) - found.pairs
         untested = f"undefined in {absent} of {len(values)} pairs: {missing}"
     effect = max(abs(found.mean or 0.0), least)
-    return _Tested(
-        row,
-        untested,
-        lambda level: (
-            f"not significant: for an effect of {effect:.2g}, about "
-            f"{pairs_needed(effect, found.deviation, level)} pairs would be enough"
-        ),
-    )
+
+    def undecided(level: float) -> str:
+        if found.low is None or found.high is None:
+            return f"not significant: the same in all {found.pairs} pairs"
+        needed = pairs_needed(effect, found.deviation, level)
+        if needed > found.pairs:
+            return (
+                f"not significant: for an effect of {effect:.2g}, about {needed} pairs "
+                f"would be enough, these are {found.pairs}"
+            )
+        furthest = max(found.low, found.high, key=abs)
+        return f"not significant: the interval reaches {furthest:.2g}"
+
+    return _Tested(row, untested, undecided)
 
 
 def _too_few(pairs: int) -> str:
@@ -180,16 +188,23 @@ def _three_types(attack: str, tables: Tables) -> _Tested:
         "p": None,
         "pairs": rarest["pairs"],
     }
-    if all(row["low"] is not None for row in rows):
-        if all(row["low"] >= MIN_FRACTION for row in rows):
+    if rarest["pairs"] >= MIN_PAIRS:
+        # A fraction that is the same in all pairs has no interval.
+        if all(_or_mean(row["low"], row) >= MIN_FRACTION for row in rows):
             row["verdict"] = HOLDS
-        elif any(row["high"] < MIN_FRACTION for row in rows):
+        elif any(
+            row["high"] is not None and row["high"] < MIN_FRACTION for row in rows
+        ):
             row["verdict"] = FAILS
     return _Tested(
         row,
-        _too_few(rarest["pairs"]) or "all pairs have the same fraction of a type",
-        lambda level: f"an interval contains {MIN_FRACTION}",
+        _too_few(rarest["pairs"]) or f"it is {rarest['mean']:.3g} in all pairs",
+        lambda level: f"the interval contains {MIN_FRACTION}",
     )
+
+
+def _or_mean(end: float | None, row: Row) -> float:
+    return float(row["mean"] if end is None else end)
 
 
 def _pixel_findings(records: Sequence[Record]) -> list[_Tested]:
@@ -220,7 +235,8 @@ def _pixel_findings(records: Sequence[Record]) -> list[_Tested]:
 def _region_findings(records: Sequence[Record]) -> list[_Tested]:
     return [
         _mean_finding(
-            f"perturbations are concentrated in the regions of class maps ({reading})",
+            "perturbations lie in the regions of class maps more than in shifted ones "
+            f"({reading})",
             "mean rank of the score among all shifts of the map, from -1 to 1",
             [2 * r["interpretability"][reading]["rank"] - 1 for r in records],
             LEAST_CORRELATION,
@@ -235,19 +251,17 @@ def _unit_findings(attack: str, tables: Tables) -> list[_Tested]:
     for row in tables.get("relation", ()):
         if row["attack"] != attack:
             continue
-        for finding, rho, p in (
-            ("sensitive units are interpretable", "rho", "p"),
-            (
-                "sensitive units are interpretable at a fixed activation scale",
-                "partial_rho",
-                "partial_p",
-            ),
+        for name, addition in (
+            ("rho", ""),
+            ("partial_rho", " among units of similar activation scale"),
         ):
-            found.append(_unit_finding(finding, row, row[rho], row[p]))
+            finding = f"sensitive units are interpretable{addition}"
+            found.append(_unit_finding(finding, row, name))
     return found
 
 
-def _unit_finding(finding: str, relation: Row, rho: float, p: float) -> _Tested:
+def _unit_finding(finding: str, relation: Row, name: str) -> _Tested:
+    rho, p = relation[name], relation[name.replace("rho", "p")]
     # NaN if the correlation does not exist.
     exists = len(known([rho, p])) == 2
     row = {
@@ -261,20 +275,23 @@ def _unit_finding(finding: str, relation: Row, rho: float, p: float) -> _Tested:
         "pairs": relation["pairs"],
     }
 
-    untested = _too_few(relation["pairs"]) or (
-        "undefined: the layer has too few units, or all have the same sensitivity, IoU "
-        "or scale"
-    )
+    undefined = "undefined: the sensitivity or the IoU is the same for all units"
+    if name == "partial_rho":
+        undefined += ", the scale explains one of them, or the layer has fewer than "
+        undefined += f"{MIN_UNITS} units; it has {relation['units']}"
     effect = max(abs(rho), LEAST_CORRELATION)
-    return _Tested(
-        row,
-        untested,
-        lambda level: (
-            f"not significant: for a correlation of {effect:.2g}, a layer of "
-            f"about {units_needed(effect, level)} units would be enough; this one has "
-            f"{relation['units']}"
-        ),
-    )
+
+    def undecided(level: float) -> str:
+        units = relation["units"]
+        needed = units_needed(effect, level)
+        if needed <= units:
+            return "not significant"
+        return (
+            f"not significant: for a correlation of {effect:.2g}, a layer of about "
+            f"{needed} units would be enough, this one has {units}"
+        )
+
+    return _Tested(row, _too_few(relation["pairs"]) or undefined, undecided)
 
 
 def _masking_findings(tests: Sequence[MaskingTest], pairs: int) -> list[_Tested]:
@@ -295,18 +312,30 @@ def _masking_findings(tests: Sequence[MaskingTest], pairs: int) -> list[_Tested]
                 "pairs": pairs,
             },
             _too_few(pairs),
-            lambda level: "not significant: random sets of units do as well",
+            _undecided_sets(test),
         )
         for test in tests
     ]
+
+
+def _undecided_sets(test: MaskingTest) -> Callable[[float], str]:
+    def undecided(level: float) -> str:
+        found = f"not significant: {test.as_well} of {test.sets} random sets do as well"
+        # The smallest p of so many sets.
+        few = 2 / (test.sets + 1) > level
+        return f"{found}; more sets could show it" if few else found
+
+    return undecided
 
 
 def _judged(tested: _Tested, p_adjusted: float | None) -> Row:
     """``verdict`` and ``why``."""
     row = tested.row
     significant = p_adjusted is not None and p_adjusted < ALPHA
+    # Sums of fractions can be one rounding below.
+    counts = row["value"] is not None and abs(row["value"]) > row["least"] - 1e-9
     verdict = row.get("verdict", INCONCLUSIVE)
-    if significant and abs(row["value"]) >= row["least"]:
+    if significant and counts:
         verdict = HOLDS if row["value"] > 0 else FAILS
     why = _why(tested, p_adjusted) if verdict == INCONCLUSIVE else None
     return {"verdict": verdict, "why": why}
@@ -314,10 +343,11 @@ def _judged(tested: _Tested, p_adjusted: float | None) -> Row:
 
 def _why(tested: _Tested, p_adjusted: float | None) -> str:
     row = tested.row
-    if row["p"] is None and row["low"] is None:
+    least, low, high, p = (row[key] for key in ("least", "low", "high", "p"))
+    if p is None and low is None:
         return tested.untested
-    least, p = row["least"], row["p"]
-    within = row["low"] is not None and -least < row["low"] and row["high"] < least
-    if p is not None and (within or (p_adjusted or 0) < ALPHA):
-        return f"no effect that counts: less than {least}"
+    if p is not None and low is not None and -least < low and high < least:
+        return f"no effect that counts: the interval lies within {least}"
+    if p_adjusted is not None and p_adjusted < ALPHA:
+        return f"significant, but less than the {least} that counts"
     return tested.undecided(ALPHA * p / p_adjusted if p and p_adjusted else ALPHA)

@@ -159,9 +159,10 @@ def _of_oldest(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_why(found: Mapping[str, Any]) -> dict[str, Any]:
     """A study of the format before, which ranked no scores among shifts and gave no
-    reasons for its verdicts: None stands for both."""
+    reasons for its verdicts: None stands for both. Its expected scores and lifts are
+    those of random masks of the same area."""
     tables = dict(found["tables"])
-    unknown = dict.fromkeys(("rank", "rank_low", "rank_high"))
+    unknown = dict.fromkeys(("rank", "rank_low", "rank_high", "p"))
     tables["interpretability"] = [row | unknown for row in tables["interpretability"]]
     tables["findings"] = [
         row | {"least": None, "why": None} for row in tables["findings"]

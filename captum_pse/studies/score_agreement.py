@@ -66,6 +66,6 @@ def agreement_rows(
             found.setdefault(key, []).append(record[groups])
     return [
         {"score": score, "other": other, "groups": groups,
-         **mean_test(fractions).columns()}
+         **mean_test(fractions, (0, 1)).columns()}
         for (score, other, groups), fractions in found.items()
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from captum_pse._statistics import mean_test, share_interval
@@ -83,7 +84,11 @@ def _pair(record: Record) -> Row:
             f"smallest_fraction_by_{k}": record["refinement"][k]["smallest_fraction"]
             for k in RANKINGS
         },
-        **{f"lift_{k}": record["interpretability"][k]["lift"] for k in READINGS},
+        **{
+            f"{name}_{k}": record["interpretability"][k][name]
+            for name in ("lift", "rank")
+            for k in READINGS
+        },
     }
 
 
@@ -92,7 +97,7 @@ def _types(records: Sequence[Record]) -> list[Row]:
         {
             "groups": weight,
             "type": kind,
-            **mean_test([r["types"][weight][kind] for r in records]).columns(),
+            **mean_test([r["types"][weight][kind] for r in records], (0, 1)).columns(),
         }
         for weight in WEIGHTS
         for kind in TYPE_NAMES
@@ -100,7 +105,7 @@ def _types(records: Sequence[Record]) -> list[Row]:
 
 
 def _correlation(records: Sequence[Record]) -> Row:
-    found = mean_test([record["correlation"] for record in records])
+    found = mean_test([record["correlation"] for record in records], (-1, 1))
     return {**found.columns(), "p": found.p}
 
 
@@ -112,7 +117,7 @@ def _refinement(records: Sequence[Record], fractions: Sequence[float]) -> list[R
             {"kept_by": ranking, "fraction": fraction}
             | _named("reaches", share_interval([r["reaches"][i] for r in refined]))
             | _named("leaves", share_interval([r["leaves"][i] for r in refined]))
-            | _named("L2", mean_test([r["L2"][i] for r in refined]).columns())
+            | _named("L2", mean_test([r["L2"][i] for r in refined], (0, inf)).columns())
             | {"pairs": len(refined)}
             for i, fraction in enumerate(fractions)
         ]
@@ -124,7 +129,8 @@ def _smallest_fraction(records: Sequence[Record]) -> list[Row]:
         {
             "kept_by": ranking,
             **mean_test(
-                [r["refinement"][ranking]["smallest_fraction"] for r in records]
+                [r["refinement"][ranking]["smallest_fraction"] for r in records],
+                (0, 1),
             ).columns(),
         }
         for ranking in RANKINGS
@@ -136,8 +142,9 @@ def _interpretability(records: Sequence[Record]) -> list[Row]:
     for reading in READINGS:
         scores = [record["interpretability"][reading] for record in records]
         row: Row = {"reads": reading}
-        for name in ("score", "expected", "lift", "rank"):
-            row |= _named(name, mean_test([s[name] for s in scores]).columns())
+        for name, most in (("score", 1), ("expected", 1), ("lift", inf), ("rank", 1)):
+            found = mean_test([s[name] for s in scores], (0, most))
+            row |= _named(name, found.columns())
         row["pairs"] = len(scores)
         row["p"] = mean_test([s["rank"] - 0.5 for s in scores]).p
         rows.append(row)

@@ -35,6 +35,7 @@ class MaskingTest:
         value (float): The fraction of the pairs with this outcome, in [0, 1].
         random (float): Its mean over the random sets.
         sets (int): Number of random sets that were drawn.
+        as_well (int): Number of them whose value is at least as large.
         p (float): Two-sided p-value of ``value`` among the random sets.
     """
 
@@ -44,6 +45,7 @@ class MaskingTest:
     value: float
     random: float
     sets: int
+    as_well: int
     p: float
 
     @property
@@ -93,8 +95,9 @@ def masking_test(
         batch_size (int, optional): Number of inputs in one pass. Default: 16
 
     Raises:
-        TypeError, ValueError: As :func:`captum_pse.evaluate_masking`; or ``outcome`` is
-            not one of the above, or is ``"adaptive"`` without ``attack``.
+        TypeError, ValueError: As :func:`captum_pse.evaluate_masking`; or ``units`` are
+            not a tensor of different units, or ``outcome`` is not one of the above, or
+            is ``"adaptive"`` without ``attack``.
 
     Examples::
 
@@ -113,6 +116,12 @@ def masking_test(
         attack = None
     elif attack is None:
         raise ValueError("attack: got None, want one for the outcome 'adaptive'")
+    if (
+        not isinstance(units, Tensor)
+        or units.dim() != 1
+        or len(units.unique()) < len(units)
+    ):
+        raise ValueError("units: want a tensor (k,) of different units")
     accuracy = MaskedAccuracy(
         model,
         pairs,
@@ -142,5 +151,6 @@ def masking_test(
         value=value,
         random=sum(found.drawn) / len(found.drawn),
         sets=len(found.drawn),
+        as_well=sum(drawn >= value for drawn in found.drawn),
         p=found.p,
     )

@@ -462,9 +462,11 @@ def test_type_shares():
 # Findings
 
 
-def record(i, rho=0.5, effect=0.2, other=0.5, rank=0.8, types=(0.3, 0.3, 0.4)):
+def record(
+    i, rho=0.5, effect=0.2, other=0.5, rank=0.8, types=(0.3, 0.3, 0.4), shift=1e-3
+):
     """A pair; small differences give the values a spread."""
-    shift = 1e-3 * i
+    shift = shift * i
     shares = dict(
         zip(("suppression", "balanced", "promotion"), np.add(types, shift), strict=True)
     )
@@ -480,7 +482,7 @@ def record(i, rho=0.5, effect=0.2, other=0.5, rank=0.8, types=(0.3, 0.3, 0.4)):
         "refinement": {
             name: {
                 **refined,
-                "smallest_fraction": effect if name == "effect" else other + 0.01 * i,
+                "smallest_fraction": effect if name == "effect" else other + 10 * shift,
             }
             for name in RANKINGS
         },
@@ -513,6 +515,10 @@ def verdicts(records, relation=(), masking_tests=()):
         ({"types": (0.01, 0.3, 0.69)}, 12, ["does not hold", *["holds"] * 5]),
         # Significant, and too small to count.
         ({"rho": 0.05}, 12, ["holds", "inconclusive", *["holds"] * 4]),
+        # A type that is the same in all pairs decides by its mean.
+        ({"types": (0.3, 0.3, 0.4), "shift": 0}, 12, ["holds"] * 6),
+        ({"types": (0.0, 0.5, 0.5), "shift": 0}, 12, ["inconclusive", *["holds"] * 5]),
+        ({"effect": 0.2, "other": 0.6, "shift": 0}, 12, ["holds"] * 6),
     ],
 )  # fmt: skip
 def test_verdicts(changed, n, wanted):
@@ -539,9 +545,14 @@ WHY = {
     ),
     "no effect": (
         [record(i, rho=0.001 * (-1) ** i) for i in range(12)],
-        "no effect that counts: less than 0.1",
+        "no effect that counts: the interval lies within 0.1",
     ),
     "small": ([record(i, rho=0.05) for i in range(12)], "no effect that counts"),
+    "small, and uncertain": (
+        [record(i, rho=0.088 + 0.08 * (-1) ** i) for i in range(12)],
+        "significant, but less than the 0.1 that counts",
+    ),
+    "zero": ([record(i, rho=0.0, shift=0) for i in range(12)], "0 in all pairs"),
     "no power": (
         spread(8, rho=0.1),
         r"for an effect of 0.1\d*, about \d+ pairs would be",
@@ -569,7 +580,7 @@ def test_the_pairs_that_would_be_enough():
 
 
 def masked(outcome, difference, p):
-    return MaskingTest("l", outcome, 3, 0.4 + difference, 0.4, 199, p)
+    return MaskingTest("l", outcome, 3, 0.4 + difference, 0.4, 199, 7, p)
 
 
 @pytest.mark.parametrize(

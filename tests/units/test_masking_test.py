@@ -60,7 +60,7 @@ def test_units_that_do_not_matter():
 
 
 def test_the_only_good_set_of_many():
-    """Of 16 units of 20, masked: the two that matter are outside of few sets."""
+    """Class 1 loses if nine of the ten units that matter are masked, of 20 units."""
     model = Votes([1.0] * 10 + [0.0] * 10).eval()
     pairs = AdversarialPair(
         adversarial=torch.ones(1, 20), natural=torch.zeros(1, 20),
@@ -70,6 +70,7 @@ def test_the_only_good_set_of_many():
     found = masking_test(model, pairs, "units", chosen, sets=99)
     # Nine random units hold all but one of the ten that matter in 1 of 16796 sets.
     assert (found.value, found.random, found.sets) == (1, 0, 99)
+    assert found.as_well == 0
     assert found.p == pytest.approx(2 / 100)
 
 
@@ -104,6 +105,11 @@ BAD = {
     "sets": ({"sets": 0}, "sets: got 0"),
     "seed": ({"seed": -1}, "seed: got -1"),
     "layer": ({"layer": "nowhere"}, "has no 'nowhere'"),
+    "a list": ({"units": [0]}, "units: want a tensor"),
+    "twice": (
+        {"units": torch.tensor([0, 0])},
+        "units: want a tensor .k,. of different",
+    ),
     "units": ({"units": torch.tensor([99])}, "units: got .99. of 'units'"),
 }
 

@@ -136,5 +136,5 @@ def _print_study(found: Study, out: Path) -> None:
                 "labels are right, check --weights, --mean and --std"
             )
     for row in found.tables["findings"]:
-        print(printable(sentence(row), most=300))
+        print(printable(sentence(row), most=800))
     print(f"wrote study.json, tables and figures to {out}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 import numpy as np
 
 from captum_pse._drawing.images import positive, to_numpy
@@ -105,4 +107,6 @@ def _score(result: RegionDecomposition, which: str, example: int) -> str:
         return ""
     found = result.interpretability(which)  # type: ignore[arg-type]
     score, lift = float(found.score[example]), float(found.lift[example])
-    return f"interpretability score {score:.2f}, {lift:.2f} times a shifted mask's"
+    text = f"interpretability score {score:.2f}"
+    # A perturbation of 0 has no lift.
+    return text if isnan(lift) else f"{text}, {lift:.2f} times a shifted mask's"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from captum_pse._io.text import printable
@@ -134,9 +135,13 @@ def set_facts(records: Records) -> list[Fact]:
             note = f"mean of the sum over groups, in {KINDS[score].plural}"
             facts.append(Fact(name, f"{mean(name):.2f}", note))
         if f"{name}_is" in records[0]:
-            above = sum(record[f"{name}_is_lift"] > 1 for record in records)
-            note = f"mean score; lift {mean(f'{name}_is_lift'):.2f}, "
-            note += f"above 1 in {above} of {n}"
+            # A perturbation of 0 has no lift.
+            lifts = [x for r in records if not isnan(x := r[f"{name}_is_lift"])]
+            note = "mean score"
+            if lifts:
+                above = sum(lift > 1 for lift in lifts)
+                note += f"; lift {sum(lifts) / len(lifts):.2f}, "
+                note += f"above 1 in {above} of {len(lifts)}"
             facts.append(Fact(f"{name} IS", f"{mean(f'{name}_is'):.2f}", note))
     return (
         [*facts, fraction_needed(records)]
