@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args, overload
 
 import torch
@@ -292,7 +293,7 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
         true_target: Label | None,
         additional_forward_args: Any,
     ) -> list[RegionDecomposition]:
-        with UnitAxes([_first(inputs), _first(baselines)]) as axes:
+        with self._follow(inputs, baselines) as axes:
             done = pass_pair(
                 self.forward_func,
                 self._layers,
@@ -408,6 +409,14 @@ class AdversarialCAM(LayerAttribution, Generic[Maps, Results]):
                 "head, or another method than cam"
             )
         return fitting[-1]
+
+    def _follow(
+        self, inputs: Any, baselines: Any
+    ) -> AbstractContextManager[UnitAxes | None]:
+        """Follows a pass, unless all axes are given."""
+        if None not in (self.positions.channel_dim, self.input_channel_dim):
+            return nullcontext()
+        return UnitAxes([_first(inputs), _first(baselines)])
 
     def _positions(
         self,
