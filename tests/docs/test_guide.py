@@ -18,6 +18,15 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def code_and_output(text: str) -> list[tuple[str, str]]:
+    """Each block of Python, and the block of text that follows it."""
+    return re.findall(
+        r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?",
+        text,
+        re.DOTALL | re.MULTILINE,
+    )
+
+
 def commands() -> list[list[str]]:
     lines = [
         part.strip()
@@ -30,13 +39,17 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_code_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+def test_code_prints_what_the_text_states(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    found = blocks(path.read_text(encoding="utf-8"), "python")
+    text = path.read_text(encoding="utf-8")
+    found = code_and_output(text)
     assert found
-    for block in found:
-        exec(compile(block, path.name, "exec"), names)
+    assert sum(bool(output) for _, output in found) == len(blocks(text, "text"))
+    for code, output in found:
+        capsys.readouterr()
+        exec(compile(code, path.name, "exec"), names)
+        assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
