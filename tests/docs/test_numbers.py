@@ -71,7 +71,8 @@ NO_RESULTS = {
         "95 % interval",
         # Definitions.
         "and the mean is 0.5", "compared with 0.5", "at most 0.", "near 0",
-        "`p` = 0.99", "fewer than 40", "torch 2.6", "grey with 16", "`(N, K, ...)`, -1 for",
+        "`p` = 0.99", "fewer than 40", "torch 2.6", "grey with 16",
+        "`(N, K, ...)`, -1 for",
     ],
 }  # fmt: skip
 
