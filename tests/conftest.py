@@ -45,6 +45,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if alone or config.option.capture == "no" else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first: one of them at the end keeps one process busy, and no other."""
+    items.sort(key=lambda item: "test_tutorials.py::test_runs" not in item.nodeid)
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every PNG of a folder of results one white pixel, for tests that look at
