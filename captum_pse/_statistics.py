@@ -41,10 +41,10 @@ class MeanTest(NamedTuple):
 
     Attributes:
         mean (float or None): The mean over pairs; None without pairs.
-        low, high (float or None): The ends of its 95 % interval; None for fewer than
-            :data:`MIN_PAIRS` pairs, or if all have the same value.
+        low, high (float or None): The ends of its 95 % interval; None for fewer than 6
+            pairs, or if all have the same value.
         p (float or None): Two-sided p-value of the mean against 0; None for fewer than
-            :data:`MIN_PAIRS` pairs, or if all are 0. It is below 0.05 if and only if
+            6 pairs, or if all are 0. It is below 0.05 if and only if
             the interval excludes 0.
         pairs (int): Number of pairs with a value.
         deviation (float): The standard deviation over pairs; NaN for fewer than 2.

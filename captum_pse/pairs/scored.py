@@ -120,9 +120,9 @@ class ScoredPair:
         """The columns of a summary on labels and scores, one value for each example.
 
         Returns:
-            *dict*: Those of :meth:`PairLabels.columns`; ``score``, what the scores are
-            (``"logit"``, ``"centered logit"``, ``"log-probability"`` or
-            ``"probability"``); and for log-probabilities, whether that of ``t`` on
+            *dict*: Those of :meth:`captum_pse.pairs.labels.PairLabels.columns`;
+            ``score``, what the scores are (``"logit"``, ``"centered logit"``,
+            ``"log-probability"`` or ``"probability"``); and for log-probabilities, whether that of ``t`` on
             ``x'`` is ``saturated``.
         """
         columns: dict[str, Tensor | list[str]] = {**self.labels.columns()}
@@ -185,7 +185,7 @@ class PairResult(SavedResult):
 
     @property
     def score(self) -> str:
-        """What the scores are: ``"logit"``, ``"centered logit"``,
+        """What the scores are, ``"logit"``, ``"centered logit"``,
         ``"log-probability"`` or ``"probability"``."""
         return self.pair.kind.name
 

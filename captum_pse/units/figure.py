@@ -193,8 +193,8 @@ def plot_masking(
     predicts the true label; of adversarial inputs for which it predicts the true label;
     of adversarial inputs for which it predicts the attack label; and, if an adaptive
     attack was measured, of its inputs for which the model predicts the true label.
-    Bands are 95 % confidence intervals over pairs; those of random orders reach from the
-    lowest to the highest of the seeds.
+    Bands are 95 % confidence intervals over pairs; those of random orders reach from
+    the lowest to the highest of the seeds.
 
     Args:
         results (MaskingCurves or sequence of them): Curves with at most five rankings;
