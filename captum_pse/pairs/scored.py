@@ -122,8 +122,8 @@ class ScoredPair:
         Returns:
             *dict*: Those of :meth:`captum_pse.pairs.labels.PairLabels.columns`;
             ``score``, what the scores are (``"logit"``, ``"centered logit"``,
-            ``"log-probability"`` or ``"probability"``); and for log-probabilities, whether that of ``t`` on
-            ``x'`` is ``saturated``.
+            ``"log-probability"`` or ``"probability"``); and for log-probabilities,
+            whether that of ``t`` on ``x'`` is ``saturated``.
         """
         columns: dict[str, Tensor | list[str]] = {**self.labels.columns()}
         columns["score"] = [self.kind.name] * len(self)
