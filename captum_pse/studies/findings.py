@@ -321,9 +321,10 @@ def _masking_findings(tests: Sequence[MaskingTest], pairs: int) -> list[_Tested]
 def _undecided_sets(test: MaskingTest) -> Callable[[float], str]:
     def undecided(level: float) -> str:
         found = f"not significant: {test.as_well} of {test.sets} random sets do as well"
-        # The smallest p of so many sets.
-        few = 2 / (test.sets + 1) > level
-        return f"{found}; more sets could show it" if few else found
+        smallest = 2 / (test.sets + 1)
+        if test.p <= smallest > level:
+            return f"{found}; more of them could show an effect"
+        return found
 
     return undecided
 

@@ -534,6 +534,15 @@ def spread(n, **means):
     ]
 
 
+def test_an_extreme_rank_among_too_few_sets():
+    test = MaskingTest("l", "adversarial", 3, 0.9, 0.4, 19, 0, 0.1)
+    why = verdicts([record(i) for i in range(12)], (), [test])[-1]["why"]
+    assert why == (
+        "not significant: 0 of 19 random sets do as well; more of them could show an "
+        "effect"
+    )
+
+
 WHY = {
     "too few pairs": (
         [record(i) for i in range(4)],
@@ -601,6 +610,7 @@ def test_verdicts_on_units(rho, p, difference, wanted):
     records = [record(i) for i in range(12)]
     rows = verdicts(records, [relation], tests)
     assert [row["verdict"] for row in rows[6:]] == wanted
+    assert rows[-1]["why"] == "not significant: 7 of 199 random sets do as well"
     few = verdicts(records[: MIN_PAIRS - 1], [relation | {"pairs": 5}], tests)
     assert {row["verdict"] for row in few} == {"inconclusive"}
 
