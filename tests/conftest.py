@@ -30,7 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--all-pairs", action="store_true", help="compare numbers on every real pair"
+        "--all-pairs", action="store_true", help="compare numbers on all real data"
     )
     parser.addoption(
         "--all-models", action="store_true", help="try every torchvision model"

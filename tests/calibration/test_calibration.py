@@ -6,8 +6,8 @@ Not part of the usual run, which takes the numbers for granted::
     pytest tests/calibration -s
 
 Every row of the printed table is a simulation. Of data without an effect, the share
-with p < 0.05 is to be in [0.02, 0.07], for discrete tests at most 0.07; the share of
-95 % intervals that contain the mean in [0.92, 0.98].
+with p < 0.05 is to be in [0.02, 0.07]; less where the code says why. The share of 95 %
+intervals that contain the mean is to be in [0.92, 0.98].
 """
 
 from __future__ import annotations
@@ -171,7 +171,10 @@ def test_interpretability_scores(name, n, runs):
     ).numpy()
     rng = np.random.default_rng(0)
     ps = [mean_test(2 * rng.choice(found, n) - 1).p for _ in range(runs)]
-    alarms(f"rank of the interpretability score, {name}", n, [p < 0.05 for p in ps])
+    # Of 12 ranks that are equally likely, the stricter of two tests finds little.
+    low = 0.005 if n == 12 else 0.02
+    of = f"rank of the interpretability score, {name}"
+    alarms(of, n, [p < 0.05 for p in ps], low)
 
 
 def test_constant_perturbations_have_no_test():

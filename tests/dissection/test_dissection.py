@@ -672,8 +672,10 @@ def test_unit_masks_match_the_counts():
     assert torch.equal(masks.sum((0, 2, 3)), total[[0, 3, 5]])
 
 
-def test_real_detectors(squeezenet, data):
+def test_real_detectors(squeezenet, data, request):
     """The counts of an independent implementation on the CamVid set."""
+    if not request.config.getoption("--all-pairs"):
+        pytest.skip("233 images; --all-pairs dissects them")
     dataset = BrodenConcepts(data / "camvid_broden")
     result = NetworkDissection(squeezenet, ["features.5"]).dissect(dataset)
     found = [row["concept"] for row in result.table() if row["detector"]]
