@@ -183,7 +183,10 @@ def plot_interpretability(scores: Rows, correlations: Rows) -> Figure:
         ax.grid(alpha=0.3, axis="x")
     _name(left, attacks)
     left.set_ylim(len(attacks) - 0.5, -0.5)
-    left.legend(fontsize=8, title="reads", title_fontsize=8)
+    # Inside, it would hide intervals.
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8
+    )
     return figure
 
 
